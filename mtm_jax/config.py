@@ -1,0 +1,146 @@
+"""Frozen settings of the programs. Defaults of experiments live in `configs/`, not here."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from mtm_jax.errors import UserError
+from mtm_jax.types import MODALITIES, ModalitySpec
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise UserError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The masked trajectory model: MTM appendix C, M3PC table 4."""
+
+    modalities: tuple[ModalitySpec, ...]  # in the order of MODALITIES
+    window: int = 8  # T, steps
+    width: int = 512  # C
+    heads: int = 4
+    encoder_layers: int = 2
+    decoder_layers: int = 1
+    ffn_multiplier: int = 4  # hidden units of the feed-forward block, in widths
+    dropout: float = 0.1
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters and losses stay float32
+
+    def __post_init__(self):
+        names = tuple(m.name for m in self.modalities)
+        ordered = tuple(m for m in MODALITIES if m in names)
+        _require(
+            names == ordered and len(names) > 0,
+            f"model modalities are {names}; expected a selection of {MODALITIES} in that order",
+        )
+        _require(
+            self.width % self.heads == 0 and self.width % 2 == 0,
+            f"model width {self.width} must be even and a multiple of the {self.heads} heads",
+        )
+        _require(self.window >= 1, f"window is {self.window} steps; it must be at least 1")
+        _require(0.0 <= self.dropout < 1.0, f"dropout is {self.dropout}; it must be in [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskConfig:
+    """The distribution of training masks.
+
+    Attributes:
+        patterns: pattern name -> weight; "random_autoregressive", "random" or a prompt's name.
+        fractions: visible fractions of the random subsets, one is drawn per modality.
+        modality_weights: modality -> weight of m*, the modality of the autoregressive token.
+    """
+
+    patterns: tuple[tuple[str, float], ...] = (("random_autoregressive", 1.0),)
+    fractions: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
+    modality_weights: tuple[tuple[str, float], ...] = (
+        ("states", 0.2),
+        ("returns", 0.1),
+        ("actions", 0.6),
+        ("rewards", 0.1),
+    )
+
+    def __post_init__(self):
+        for name, weights in (("patterns", self.patterns), ("modality_weights", self.modality_weights)):
+            values = [w for _, w in weights]
+            _require(
+                len(values) > 0 and min(values) >= 0 and sum(values) > 0,
+                f"mask {name} are {dict(weights)}; weights must be non-negative and not all zero",
+            )
+        _require(
+            len(self.fractions) > 0 and all(0.0 <= f <= 1.0 for f in self.fractions),
+            f"visible fractions are {self.fractions}; each must be in [0, 1]",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Reconstruction losses; the fields from `entropy_target` on act only with a tanh_normal head."""
+
+    entropy_target: float = -3.0  # beta of M3PC equation 2, in nats
+    entropy_reduction: Literal["joint", "per_dimension"] = "joint"
+    entropy_samples: int = 4  # K, reparameterised draws of the entropy estimate
+    initial_sigma: float = 0.1
+    sigma_learning_rate: float = 1e-4
+
+    def __post_init__(self):
+        _require(
+            self.entropy_samples >= 1,
+            f"entropy_samples is {self.entropy_samples}; it must be at least 1",
+        )
+        _require(self.initial_sigma > 0, f"initial_sigma is {self.initial_sigma}; it must be positive")
+        _require(
+            self.entropy_reduction in ("joint", "per_dimension"),
+            f"entropy_reduction is {self.entropy_reduction!r}; choose 'joint' or 'per_dimension'",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up and a cosine to zero: MTM table C.2, M3PC table 4."""
+
+    learning_rate: float = 1e-4
+    warmup_steps: int = 40_000
+    total_steps: int = 140_000
+    weight_decay: float = 0.005  # on matrices only
+    b1: float = 0.9
+    b2: float = 0.999
+    clip_norm: float = 0.0  # global gradient norm; 0 = no clipping
+
+    def __post_init__(self):
+        _require(
+            self.total_steps >= 1 and 0 <= self.warmup_steps <= self.total_steps,
+            f"warmup_steps {self.warmup_steps} and total_steps {self.total_steps}: "
+            "the warm-up must fit into the run, and the run must have at least one step",
+        )
+        _require(
+            self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be positive"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """One pretraining program."""
+
+    model: ModelConfig
+    masks: MaskConfig = MaskConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    batch_size: int = 2048
+
+    def __post_init__(self):
+        _require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class SACConfig:
+    """Soft actor-critic, which trains the behaviour policies of the built-in data."""
+
+    hidden: tuple[int, ...] = (256, 256)
+    learning_rate: float = 3e-4
+    batch_size: int = 256
+    discount: float = 0.99
+    polyak: float = 0.005
+    target_entropy_per_dim: float = 1.0  # target entropy = -A times this, in nats

@@ -1,0 +1,1 @@
+"""Environments: the allowed ids with their reference scores, and vectorised rollouts."""
