@@ -5,15 +5,20 @@
 
 from ml_collections import config_dict
 
-TOTAL_STEPS = {"hopper": 800_000, "walker2d": 1_500_000, "halfcheetah": 1_500_000}
+from mtm_jax.envs import registry
+from mtm_jax.errors import UserError
+
+TOTAL_STEPS = {"hopper": 600_000, "walker2d": 1_000_000, "halfcheetah": 1_000_000}
 
 
 def get_config(env="hopper"):
+    if env not in registry.ENVS:
+        raise UserError(f"unknown environment {env!r}; choose one of {', '.join(registry.ENVS)}")
     config = config_dict.ConfigDict()
     config.env = env
     config.seed = 0
-    config.out = f"runs/behaviours-{env}"
-    config.total_steps = TOTAL_STEPS.get(env, 1_000_000)  # environment steps
+    config.out = ""  # run folder; empty: runs/behaviours/<env>-seed<seed>
+    config.total_steps = TOTAL_STEPS[env]  # environment steps
     config.num_envs = 8
     config.steps_per_phase = 25  # steps of each environment between two update phases
     config.updates_per_step = 0.5  # gradient updates per environment step
@@ -22,9 +27,11 @@ def get_config(env="hopper"):
     config.replay_capacity = 1_000_000
     config.sac = config_dict.ConfigDict()
     config.sac.hidden = (256, 256)
-    config.sac.learning_rate = 3e-4
+    config.sac.learning_rate = 3e-4  # constant for half of the updates, then linear to zero
     config.sac.batch_size = 256
     config.sac.discount = 0.99
     config.sac.polyak = 0.005
+    config.sac.actor_average = 0.001
     config.sac.target_entropy_per_dim = 1.0
+    config.sac.normalize_critic = True
     return config

@@ -1,0 +1,79 @@
+"""Masked trajectory models in JAX: one bidirectional transformer, many roles by its mask.
+
+    import mtm_jax
+    policy = mtm_jax.load("runs/pretrain/hopper-medium-m3pc-small-seed0").policy()
+    action = policy.act(obs)
+
+Names are imported on first use, so that `import mtm_jax` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mtm_jax.agent import Agent, Policy, load
+    from mtm_jax.config import LossConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
+    from mtm_jax.data.sources import load as load_data
+    from mtm_jax.dataset import Dataset, make_dataset, sample_windows
+    from mtm_jax.errors import UserError
+    from mtm_jax.model import Model, make_model
+    from mtm_jax.torch_import import from_torch_state_dict
+    from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
+
+_HOME = {
+    "Agent": "agent",
+    "Policy": "agent",
+    "load": "agent",
+    "LossConfig": "config",
+    "MaskConfig": "config",
+    "ModelConfig": "config",
+    "OptimConfig": "config",
+    "PretrainConfig": "config",
+    "load_data": "data.sources:load",
+    "Dataset": "dataset",
+    "make_dataset": "dataset",
+    "sample_windows": "dataset",
+    "UserError": "errors",
+    "Model": "model",
+    "make_model": "model",
+    "from_torch_state_dict": "torch_import",
+    "DataInfo": "types",
+    "ModalitySpec": "types",
+    "Trajectories": "types",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "Agent",
+    "DataInfo",
+    "Dataset",
+    "LossConfig",
+    "MaskConfig",
+    "ModalitySpec",
+    "Model",
+    "ModelConfig",
+    "OptimConfig",
+    "Policy",
+    "PretrainConfig",
+    "Trajectories",
+    "UserError",
+    "from_torch_state_dict",
+    "load",
+    "load_data",
+    "make_dataset",
+    "make_model",
+    "sample_windows",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mtm_jax' has no attribute {name!r}")
+    module, _, attribute = _HOME[name].partition(":")
+    return getattr(importlib.import_module(f"mtm_jax.{module}"), attribute or name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -139,8 +139,11 @@ class SACConfig:
     """Soft actor-critic, which trains the behaviour policies of the built-in data."""
 
     hidden: tuple[int, ...] = (256, 256)
-    learning_rate: float = 3e-4
+    learning_rate: float = 3e-4  # constant for half of the updates, then linear to zero
+    total_updates: int = 500_000
     batch_size: int = 256
     discount: float = 0.99
-    polyak: float = 0.005
+    polyak: float = 0.005  # of the target critic
+    actor_average: float = 0.001  # step size of the running average of the actor
     target_entropy_per_dim: float = 1.0  # target entropy = -A times this, in nats
+    normalize_critic: bool = True

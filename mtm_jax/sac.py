@@ -1,17 +1,13 @@
 """Soft actor-critic (Haarnoja et al. 2018): trains the behaviour policies of the built-in data.
 
-    init(key)                         -> SACState
-    update(state, replay, size, n)    -> n updates in one scan, metrics averaged over them
-
-Each update: draw a batch -> twin-Q target with the entropy bonus -> Q step -> actor step
--> temperature step towards an entropy of -A -> Polyak average of the targets.
-The replay buffer lives on the device; the environment does not (see experiments/collect.py).
+One update: draw a batch -> twin-Q target with the entropy bonus -> critic step -> actor step
+-> temperature step towards an entropy of -A -> averages of target critic and actor.
+The replay buffer lives on the device; the environment does not (`experiments/behaviours.py`).
 """
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -19,35 +15,32 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from mtm_jax import critics, distributions
+from mtm_jax import critics, distributions, training
 from mtm_jax.config import SACConfig
 
 
+class Transitions(flax.struct.PyTreeNode):
+    """Transitions end to end; n of them."""
+
+    obs: Array  # [n, S]
+    actions: Array  # [n, A] in [-1, 1]
+    rewards: Array  # [n]
+    next_obs: Array  # [n, S]
+    terminals: Array  # [n], 1.0 where the environment itself ended the episode
+
+
 class Replay(flax.struct.PyTreeNode):
-    """A ring of transitions on the device; `terminals` are real endings, never timeouts."""
+    """A ring of the latest transitions."""
 
-    obs: Array  # [capacity, S]
-    actions: Array  # [capacity, A]
-    rewards: Array  # [capacity]
-    next_obs: Array  # [capacity, S]
-    terminals: Array  # [capacity], 1.0 = terminal
-
-    @classmethod
-    def empty(cls, capacity: int, obs_dim: int, action_dim: int) -> Replay:
-        """Allocate a ring of `capacity` zero transitions."""
-        return cls(
-            obs=jnp.zeros((capacity, obs_dim)),
-            actions=jnp.zeros((capacity, action_dim)),
-            rewards=jnp.zeros(capacity),
-            next_obs=jnp.zeros((capacity, obs_dim)),
-            terminals=jnp.zeros(capacity),
-        )
+    ring: Transitions
+    inserted: Array  # [] int32, transitions ever inserted
 
 
 class SACState(flax.struct.PyTreeNode):
     """Everything that training needs besides the replay buffer."""
 
     actor: dict
+    actor_average: dict  # what the ladder keeps: it acts steadier than the latest actor
     critic: dict
     target_critic: dict
     log_alpha: Array
@@ -58,28 +51,43 @@ class SACState(flax.struct.PyTreeNode):
     step: Array  # updates done
 
 
-class SAC(NamedTuple):
-    """The pure functions of one SAC program; see `make_sac`."""
-
-    init: callable
-    update: callable
-    insert: callable
+def empty_replay(capacity: int, obs_dim: int, action_dim: int) -> Replay:
+    """Allocate a ring of `capacity` transitions."""
+    ring = Transitions(
+        obs=jnp.zeros((capacity, obs_dim)),
+        actions=jnp.zeros((capacity, action_dim)),
+        rewards=jnp.zeros(capacity),
+        next_obs=jnp.zeros((capacity, obs_dim)),
+        terminals=jnp.zeros(capacity),
+    )
+    return Replay(ring, jnp.zeros((), jnp.int32))
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def insert(replay: Replay, batch: Replay, start: Array) -> Replay:
-    """Write `batch` into the ring from slot `start` on, wrapping at the end."""
-    capacity = replay.rewards.shape[0]
-    slots = (start + jnp.arange(batch.rewards.shape[0])) % capacity
-    return jax.tree.map(lambda ring, new: ring.at[slots].set(new), replay, batch)
+def insert(replay: Replay, batch: Transitions) -> Replay:
+    """Write a batch over the oldest transitions."""
+    count, capacity = batch.rewards.shape[0], replay.ring.rewards.shape[0]
+    slots = (replay.inserted + jnp.arange(count)) % capacity
+    ring = jax.tree.map(lambda old, new: old.at[slots].set(new), replay.ring, batch)
+    return Replay(ring, replay.inserted + count)
 
 
-def make_sac(config: SACConfig, obs_dim: int, action_dim: int) -> SAC:
-    """Build the program for one environment's dimensions."""
+def sample(key: Array, replay: Replay, batch_size: int) -> Transitions:
+    """Draw a batch uniformly from what has been inserted."""
+    size = jnp.minimum(replay.inserted, replay.ring.rewards.shape[0])
+    rows = jax.random.randint(key, (batch_size,), 0, size)
+    return jax.tree.map(lambda x: x[rows], replay.ring)
+
+
+def make_trainer(config: SACConfig, obs_dim: int, action_dim: int) -> training.Trainer:
+    """Build the program for one environment's dimensions; `run` takes a `Replay`."""
     actor = critics.TanhNormalActor(action_dim, config.hidden)
-    critic = critics.Q(config.hidden, members=2)
-    optimizer = optax.adam(config.learning_rate)
-    target_entropy = -float(action_dim) * config.target_entropy_per_dim
+    critic = critics.Q(config.hidden, members=2, normalize=config.normalize_critic)
+    half = config.total_updates // 2
+    constant = optax.constant_schedule(config.learning_rate)
+    decay = optax.linear_schedule(config.learning_rate, 0.0, config.total_updates - half)
+    optimizer = optax.adam(optax.join_schedules([constant, decay], [half]))
+    target_entropy = -config.target_entropy_per_dim * action_dim
 
     def init(key: Array) -> SACState:
         actor_key, critic_key, run_key = jax.random.split(key, 3)
@@ -89,6 +97,7 @@ def make_sac(config: SACConfig, obs_dim: int, action_dim: int) -> SAC:
         log_alpha = jnp.zeros(())
         return SACState(
             actor=actor_params,
+            actor_average=jax.tree.map(jnp.copy, actor_params),
             critic=critic_params,
             target_critic=jax.tree.map(jnp.copy, critic_params),
             log_alpha=log_alpha,
@@ -100,47 +109,51 @@ def make_sac(config: SACConfig, obs_dim: int, action_dim: int) -> SAC:
         )
 
     def act(params: dict, obs: Array, key: Array) -> tuple[Array, Array]:
-        action, log_prob = distributions.sample_and_log_prob(key, actor.apply({"params": params}, obs))
+        dist = actor.apply({"params": params}, obs)
+        action, log_prob = distributions.sample_and_log_prob(key, dist)
         return action, log_prob.sum(-1)
 
-    def critic_loss(params: dict, state: SACState, batch: Replay, key: Array) -> Array:
+    def q_values(params: dict, obs: Array, action: Array) -> Array:
+        return critic.apply({"params": params}, obs, action)  # [2, batch]
+
+    def critic_loss(params: dict, state: SACState, batch: Transitions, key: Array) -> Array:
         next_action, next_log_prob = act(state.actor, batch.next_obs, key)
-        next_q = critic.apply({"params": state.target_critic}, batch.next_obs, next_action).min(0)
+        next_q = q_values(state.target_critic, batch.next_obs, next_action).min(0)
         next_v = next_q - jnp.exp(state.log_alpha) * next_log_prob
         target = batch.rewards + config.discount * (1.0 - batch.terminals) * next_v
-        q = critic.apply({"params": params}, batch.obs, batch.actions)
-        return jnp.mean(jnp.sum((q - jax.lax.stop_gradient(target)) ** 2, axis=0))
+        error = q_values(params, batch.obs, batch.actions) - jax.lax.stop_gradient(target)
+        return jnp.mean(jnp.sum(error**2, axis=0))
 
-    def actor_loss(params: dict, state: SACState, batch: Replay, key: Array) -> tuple[Array, Array]:
+    def actor_loss(
+        params: dict, state: SACState, batch: Transitions, key: Array
+    ) -> tuple[Array, Array]:
         action, log_prob = act(params, batch.obs, key)
-        q = critic.apply({"params": state.critic}, batch.obs, action).min(0)
+        q = q_values(state.critic, batch.obs, action).min(0)
         return jnp.mean(jnp.exp(state.log_alpha) * log_prob - q), -jnp.mean(log_prob)
 
-    def update_once(state: SACState, replay: Replay, size: Array) -> tuple[SACState, dict]:
-        batch_key, target_key, actor_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        rows = jax.random.randint(batch_key, (config.batch_size,), 0, size)
-        batch = jax.tree.map(lambda ring: ring[rows], replay)
-
-        q_loss, grads = jax.value_and_grad(critic_loss)(state.critic, state, batch, target_key)
+    def step(state: SACState, replay: Replay) -> tuple[SACState, training.Metrics]:
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+        batch = sample(keys[0], replay, config.batch_size)
+        q_loss, grads = jax.value_and_grad(critic_loss)(state.critic, state, batch, keys[1])
         updates, critic_opt = optimizer.update(grads, state.critic_opt)
-        state = state.replace(
-            critic=optax.apply_updates(state.critic, updates), critic_opt=critic_opt
-        )
+        critic_params = optax.apply_updates(state.critic, updates)
+        state = state.replace(critic=critic_params, critic_opt=critic_opt)
 
-        (pi_loss, entropy), grads = jax.value_and_grad(actor_loss, has_aux=True)(
-            state.actor, state, batch, actor_key
-        )
+        gradient = jax.value_and_grad(actor_loss, has_aux=True)
+        (pi_loss, entropy), grads = gradient(state.actor, state, batch, keys[2])
         updates, actor_opt = optimizer.update(grads, state.actor_opt)
+        actor_params = optax.apply_updates(state.actor, updates)
         alpha_grad = jnp.exp(state.log_alpha) * (entropy - target_entropy)
-        alpha_updates, alpha_opt = optimizer.update(alpha_grad, state.alpha_opt)
+        alpha_update, alpha_opt = optimizer.update(alpha_grad, state.alpha_opt)
+
+        average = optax.incremental_update
         state = state.replace(
-            actor=optax.apply_updates(state.actor, updates),
+            actor=actor_params,
+            actor_average=average(actor_params, state.actor_average, config.actor_average),
             actor_opt=actor_opt,
-            log_alpha=state.log_alpha + alpha_updates,
+            target_critic=average(critic_params, state.target_critic, config.polyak),
+            log_alpha=state.log_alpha + alpha_update,
             alpha_opt=alpha_opt,
-            target_critic=optax.incremental_update(
-                state.critic, state.target_critic, config.polyak
-            ),
             step=state.step + 1,
         )
         metrics = {
@@ -151,11 +164,4 @@ def make_sac(config: SACConfig, obs_dim: int, action_dim: int) -> SAC:
         }
         return state, metrics
 
-    @functools.partial(jax.jit, static_argnames="n", donate_argnums=0)
-    def update(state: SACState, replay: Replay, size: Array, n: int) -> tuple[SACState, dict]:
-        state, metrics = jax.lax.scan(
-            lambda s, _: update_once(s, replay, size), state, None, length=n
-        )
-        return state, jax.tree.map(jnp.mean, metrics)
-
-    return SAC(init, update, insert)
+    return training.make_trainer(init, step)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-from jax import Array
+
+if TYPE_CHECKING:  # the data layer and its worker processes do not need jax
+    from jax import Array
 
 # Autoregressive order within one step (MTM section 3, M3PC section 4.1).
 MODALITIES = ("states", "returns", "actions", "rewards")
 
 # Modality -> [..., T, D] (continuous) or [..., T, P, D] (categorical, one-hot).
-Tokens = Mapping[str, Array]
+Tokens: TypeAlias = "Mapping[str, Array]"
 # Modality -> [..., T], True = visible to the encoder.
-Visible = Mapping[str, Array]
+Visible: TypeAlias = "Mapping[str, Array]"
 
 Head = Literal["continuous", "tanh_normal", "categorical"]
 

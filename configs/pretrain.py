@@ -1,0 +1,105 @@
+"""Pretrain a masked trajectory model and evaluate it as a policy.
+
+python -m experiments.pretrain --config=configs/pretrain.py:hopper-medium
+python -m experiments.pretrain --config=configs/pretrain.py:walker2d-expert,preset=paper
+python -m experiments.pretrain --config=configs/pretrain.py:hopper-medium,variant=mtm
+"""
+
+from ml_collections import config_dict
+
+from experiments import presets
+
+
+def get_config(name="hopper-medium"):
+    env, options = presets.parse(
+        name, preset=("auto", "small", "base", "paper"), variant=("m3pc", "mtm")
+    )
+    preset = presets.choose(options["preset"])
+    mtm = options["variant"] == "mtm"
+
+    config = config_dict.ConfigDict()
+    config.env = env  # <env>-<level>
+    config.preset = preset
+    config.variant = options["variant"]  # m3pc: TanhNormal actions and rewards; mtm: squared errors
+    config.source = "builtin"  # builtin, d4rl, minari or a path
+    config.seed = 0
+    config.out = ""  # run folder; empty: runs/pretrain/<what is run>
+
+    config.data = config_dict.ConfigDict()
+    config.data.steps = 0  # steps of built-in data to collect; 0 = all of them
+    config.data.train_fraction = 0.95  # of the episodes
+    config.data.split_seed = 0
+
+    config.model = config_dict.ConfigDict()
+    config.model.window = 4 if mtm else 8
+    config.model.width = 512
+    config.model.heads = 4
+    config.model.encoder_layers = 2
+    config.model.decoder_layers = 1
+    config.model.dropout = 0.1
+    config.model.compute_dtype = "auto"  # bfloat16 on accelerators, float32 on the CPU
+    config.model.bins = 0  # 0 = continuous tokens; else uniform bins per dimension (mtm only)
+
+    config.masks = config_dict.ConfigDict()
+    config.masks.patterns = config_dict.ConfigDict(presets.mask_patterns(random_autoregressive=1.0))
+    config.masks.fractions = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)  # visible
+    weights = presets.MTM_WEIGHTS if mtm else presets.M3PC_WEIGHTS
+    config.masks.modality_weights = config_dict.ConfigDict(weights)
+
+    config.loss = config_dict.ConfigDict()
+    config.loss.entropy_target = -3.0  # nats
+    config.loss.entropy_reduction = "joint"  # or per_dimension, as the released code
+    config.loss.entropy_samples = 4
+    config.loss.initial_sigma = 0.1
+    config.loss.sigma_learning_rate = 1e-4
+
+    config.batch_size = 1024 if mtm else 2048  # MTM table C.2, M3PC table 4
+    config.steps = 140_000
+    config.optim = config_dict.ConfigDict()
+    config.optim.learning_rate = 1e-4
+    config.optim.warmup_fraction = 2 / 7  # 40 000 of 140 000
+    config.optim.weight_decay = 0.01 if mtm else 0.005
+    config.optim.clip_norm = 0.0
+
+    config.log_every = 100  # steps in one compiled call
+    config.validate_every = 2_000
+    config.save_every = 2_000
+
+    config.eval = config_dict.ConfigDict()
+    config.eval.methods = ("bc", "rcbc")
+    config.eval.episodes = 20
+    config.eval.seed = 1_000  # environments are reset with seed, seed + 1, ...
+    config.eval.target_fraction = 1.0  # of the best return in the training data
+    config.eval.history = 3 if mtm else 4  # past steps in view
+    if preset == "base":
+        _base(config)
+    if preset == "small":
+        _small(config)
+    return config
+
+
+def _base(config):
+    """One GPU, minutes."""
+    config.model.width = 256
+    config.batch_size = 1024
+    config.steps = 20_000
+    config.optim.learning_rate = 3e-4
+    config.optim.warmup_fraction = 0.1
+    config.optim.clip_norm = 1.0
+    config.masks.patterns = config_dict.ConfigDict(presets.HALF_PROMPTS)
+
+
+def _small(config):
+    """Two CPU cores, minutes."""
+    config.data.steps = 200_000
+    config.model.width = 64
+    config.model.dropout = 0.0
+    config.batch_size = 256
+    config.steps = 4_000
+    config.optim.learning_rate = 1e-3
+    config.optim.warmup_fraction = 0.1
+    config.optim.clip_norm = 1.0
+    config.masks.patterns = config_dict.ConfigDict(presets.HALF_PROMPTS)
+    config.log_every = 50
+    config.validate_every = 500
+    config.save_every = 500

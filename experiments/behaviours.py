@@ -1,0 +1,124 @@
+"""Train a ladder of behaviour policies with SAC, from which the built-in data are collected.
+
+Writes an actor every `snapshot_every` environment steps into the run folder. Then
+`python -m experiments.ladder` scores them and picks those that are kept.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import config_dict
+
+from experiments import cli, runs
+from mtm_jax import metrics, sac
+from mtm_jax.config import SACConfig
+from mtm_jax.data import shard
+from mtm_jax.envs import registry
+
+
+class Environments:
+    """Environments that restart by themselves, with the returns of finished episodes."""
+
+    def __init__(self, spec: registry.EnvSpec, count: int, seed: int):
+        make = lambda: gymnasium.make(spec.builtin_id, disable_env_checker=True)  # noqa: E731
+        self.envs = [make().unwrapped for _ in range(count)]
+        resets = [env.reset(seed=seed * 1000 + i)[0] for i, env in enumerate(self.envs)]
+        self.obs = np.stack(resets).astype(np.float32)
+        self._limit = spec.max_episode_steps
+        self._returns, self._lengths = np.zeros(count), np.zeros(count, int)
+        self.finished: list[float] = []
+
+    def step(self, actions: np.ndarray) -> sac.Transitions:
+        """Step all environments once; the batch is in numpy."""
+        obs, next_obs = self.obs.copy(), np.empty_like(self.obs)
+        rewards, terminals = np.empty((2, len(self.envs)), np.float32)
+        for i, env in enumerate(self.envs):
+            next_obs[i], rewards[i], terminals[i], _, _ = env.step(actions[i])
+            self._returns[i] += rewards[i]
+            self._lengths[i] += 1
+            self.obs[i] = next_obs[i]
+            if terminals[i] or self._lengths[i] >= self._limit:
+                self.finished.append(self._returns[i])
+                self._returns[i] = self._lengths[i] = 0
+                self.obs[i] = env.reset()[0]
+        return sac.Transitions(obs, actions, rewards, next_obs, terminals)
+
+
+class Phase(NamedTuple):
+    """How long the environments run between two compiled calls of updates."""
+
+    rounds: int  # of all environments
+    steps: int  # of all environments together
+    updates: int
+
+
+def main(config: config_dict.ConfigDict) -> None:
+    """Alternate environment steps and updates; write snapshots."""
+    spec = registry.ENVS[config.env]
+    folder = pathlib.Path(config.out or f"runs/behaviours/{config.env}-seed{config.seed}")
+    runs.open_run(folder, runs.to_json(config))
+    (folder / "actors").mkdir(exist_ok=True)
+    steps = config.steps_per_phase * config.num_envs
+    phase = Phase(config.steps_per_phase, steps, round(steps * config.updates_per_step))
+    settings = SACConfig(
+        total_updates=round(config.total_steps * config.updates_per_step), **config.sac
+    )
+    trainer = sac.make_trainer(settings, spec.obs_dim, spec.action_dim)
+    state = trainer.init(jax.random.key(config.seed))
+    replay = sac.empty_replay(config.replay_capacity, spec.obs_dim, spec.action_dim)
+    envs = Environments(spec, config.num_envs, config.seed)
+    rng = np.random.default_rng(config.seed)
+    writer = metrics.MetricsWriter(folder)
+    writer.truncate(-1)
+    done, row = 0, {}
+    with metrics.progress(config.total_steps, f"SAC on {spec.builtin_id}") as bar:
+        while done < config.total_steps:
+            layers = None if done < config.random_steps else to_numpy(state.actor)
+            replay = sac.insert(replay, run_environments(envs, layers, phase.rounds, rng))
+            done += phase.steps
+            if done >= config.random_steps:
+                state, row = trainer.run(state, replay, phase.updates)
+            recent = float(np.mean(envs.finished[-20:])) if envs.finished else 0.0
+            bar.update(done, f"return {recent:.0f}")
+            if done % config.snapshot_every < phase.steps:
+                writer.write(done, jax.device_get(row) | {"train/return": recent})
+                write_actor(folder / "actors" / f"actor_{done:08d}.npz", state, done, config.seed)
+
+
+def run_environments(
+    envs: Environments, layers: shard.Layers | None, rounds: int, rng: np.random.Generator
+) -> sac.Transitions:
+    """Step all environments `rounds` times, with uniform actions where there is no actor yet."""
+    batches = []
+    shape = (len(envs.envs), envs.envs[0].action_space.shape[0])
+    for _ in range(rounds):
+        if layers is None:
+            actions = rng.uniform(-1.0, 1.0, shape).astype(np.float32)
+        else:
+            actions = shard.act(layers, envs.obs, rng.standard_normal(shape, np.float32))
+        batches.append(envs.step(actions))
+    return jax.tree.map(lambda *parts: jnp.asarray(np.concatenate(parts)), *batches)
+
+
+def to_numpy(actor: dict) -> shard.Layers:
+    """Convert actor parameters to what the collectors use."""
+    layers = [actor["mlp"][f"layer_{k}"] for k in range(3)]
+    return tuple((np.asarray(layer["kernel"]), np.asarray(layer["bias"])) for layer in layers)
+
+
+def write_actor(path: pathlib.Path, state: sac.SACState, step: int, seed: int) -> None:
+    """Store the averaged actor with the environment step and the seed of its training."""
+    arrays = {}
+    for k, (kernel, bias) in enumerate(to_numpy(state.actor_average)):
+        arrays |= {f"layer_{k}/kernel": kernel, f"layer_{k}/bias": bias}
+    np.savez(path, step=step, seed=seed, **arrays)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,234 @@
+"""The command line that every program in `experiments/` shares.
+
+    from experiments import cli
+
+    def main(config): ...
+
+    if __name__ == "__main__":
+        cli.run(main)
+
+A wrong key, value, file or data set ends in one sentence on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+import logging
+import pathlib
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+
+import rich
+from absl import flags
+from ml_collections import config_dict, config_flags
+from rich import logging as rich_logging
+
+from experiments import cli_help
+from mtm_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+_OVERRIDE = re.compile(r"--?(?P<no>no)?config\.(?P<key>[^=]+)(=(?P<value>.*))?", re.DOTALL)
+_HELP = {"-h", "--h", "-help", "--help", "--helpfull", "--helpshort"}
+
+
+def run(
+    main: Callable[[config_dict.ConfigDict], None],
+    description: str | None = None,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Parse the command line and call `main` with a locked configuration.
+
+    Args:
+        main: the program.
+        description: what --help says about it; by default the docstring of main's module.
+        argv: arguments without the program's name; by default those of this process.
+
+    Raises:
+        SystemExit: 2 where the user gave something wrong (with one sentence on stderr; the
+            traceback too with --debug), 130 where they pressed Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if _HELP.intersection(argv):
+            print(_help(main, description, argv))
+            return
+        config = parse(argv, _default_file(main))
+        _log_to_stderr()
+        main(config)
+    except UserError as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse(argv: Sequence[str], default: str) -> config_dict.ConfigDict:
+    """Read `--config=FILE[:NAME]` and the `--config.KEY=VALUE` overrides.
+
+    Args:
+        argv: arguments without the program's name.
+        default: the configuration file to use where none is named.
+
+    Returns:
+        The locked configuration.
+
+    Raises:
+        UserError: a file, key, value or flag is wrong.
+    """
+    path, rest = _split(argv, default)
+    config = load(path)
+    defaults = dict(cli_help.flatten(config))
+    _check_keys(rest, list(defaults))
+    values = flags.FlagValues()
+    flags.DEFINE_bool("debug", False, "show tracebacks", flag_values=values)
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=rest)
+        unparsed = values(["program", *rest])[1:]
+    except flags.UnrecognizedFlagError as error:
+        hint = _suggest(error.flagname, list(defaults)) or "; --help lists what there is"
+        raise UserError(f"unknown flag --{error.flagname}{hint}") from None
+    except flags.IllegalFlagValueError as error:
+        raise UserError(_wrong_value(str(error), defaults)) from None
+    except flags.Error as error:
+        raise UserError(str(error)) from None
+    if unparsed:
+        raise UserError(f"unexpected argument {unparsed[0]!r}; write --config.KEY=VALUE")
+    _check_tuples(values.config, defaults)
+    return values.config
+
+
+def load(path: str) -> config_dict.ConfigDict:
+    """Call `get_config` of `FILE.py[:NAME]`; NAME is its argument.
+
+    Raises:
+        UserError: there is no such file, it has no get_config, or get_config refuses NAME.
+    """
+    file, colon, name = path.partition(":")
+    module = _import_file(_find(file))
+    get_config = getattr(module, "get_config", None)
+    if get_config is None:
+        raise UserError(f"configuration file {file} defines no get_config")
+    arguments = [name] if colon else []
+    try:
+        inspect.signature(get_config).bind(*arguments)
+    except TypeError:
+        problem = f"takes no name, but {name!r} follows the colon" if colon else "needs a name"
+        hint = f"--config={file}" if colon else f"--config={file}:NAME"
+        raise UserError(f"configuration file {file} {problem}; write {hint}") from None
+    return get_config(*arguments)
+
+
+def _default_file(main: Callable) -> str:
+    return f"configs/{pathlib.Path(main.__code__.co_filename).stem}.py"
+
+
+def _find(file: str) -> pathlib.Path:
+    for candidate in (pathlib.Path(file), ROOT / file):
+        if candidate.is_file():
+            return candidate
+    known = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
+    offer = difflib.get_close_matches(pathlib.Path(file).stem, known) or known
+    names = ", ".join(f"configs/{stem}.py" for stem in offer)
+    raise UserError(f"no configuration file {file!r}; choose one of {names}")
+
+
+def _import_file(path: pathlib.Path):
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    if spec is None:
+        raise UserError(f"configuration file {path} must be a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"{error.filename} line {error.lineno}: {error.msg}") from None
+    return module
+
+
+def _split(argv: Sequence[str], default: str) -> tuple[str, list[str]]:
+    """Separate the configuration file, the last one named, from the other arguments."""
+    path, rest, pending = default, [], False
+    for arg in argv:
+        if pending:
+            path, pending = arg, False
+        elif arg in ("--config", "-config"):
+            pending = True
+        elif arg.startswith(("--config=", "-config=")):
+            path = arg.partition("=")[2]
+        else:
+            rest.append(arg)
+    if pending or not path:
+        raise UserError("--config needs a file; write --config=configs/FILE.py")
+    return path, rest
+
+
+def _check_keys(argv: Sequence[str], known: Sequence[str]) -> None:
+    for arg in argv:
+        match = _OVERRIDE.fullmatch(arg)
+        if match and match["key"] not in known:
+            key = match["key"]
+            inside = [k for k in known if k.startswith(f"{key}.")]
+            hint = f"; it holds {', '.join(inside)}" if inside else _suggest(key, known)
+            raise UserError(f"unknown key --config.{key}{hint or '; --help lists the keys'}")
+
+
+def _check_tuples(config: config_dict.ConfigDict, defaults: Mapping[str, object]) -> None:
+    """Hold the elements of a tuple to the types of its default's; ConfigDict does not."""
+    for key, value in cli_help.flatten(config):
+        default = defaults[key]
+        if isinstance(default, tuple) and default:
+            kinds = {type(v) for v in default}
+            kinds |= {int} if float in kinds else set()
+            if not {type(v) for v in value} <= kinds:
+                raise UserError(_expected(f"--config.{key}={value!r}", default))
+
+
+def _suggest(word: str, known: Sequence[str]) -> str:
+    """Keys that end in the same name, then close matches."""
+    same_leaf = [k for k in known if k.split(".")[-1] == word.split(".")[-1]]
+    close = list(dict.fromkeys(same_leaf + difflib.get_close_matches(word, known)))[:3]
+    return "; did you mean " + " or ".join(f"--config.{k}" for k in close) + "?" if close else ""
+
+
+def _expected(flag: str, default: object) -> str:
+    kind = type(default).__name__
+    return f"{flag}: the value must be of type {kind}, like the default {default!r}"
+
+
+def _wrong_value(message: str, defaults: Mapping[str, object]) -> str:
+    """Turn absl's "flag --config.steps=x: invalid literal..." into a sentence."""
+    match = re.match(r"flag (?P<flag>--config\.(?P<key>[^=]+)=.*?): ", message, re.DOTALL)
+    return _expected(match["flag"], defaults[match["key"]]) if match else message
+
+
+def _help(main: Callable, description: str | None, argv: Sequence[str]) -> str:
+    path, _ = _split([arg for arg in argv if arg not in _HELP], _default_file(main))
+    return cli_help.describe(
+        program=f"python -m experiments.{pathlib.Path(main.__code__.co_filename).stem}",
+        text=inspect.cleandoc(description or main.__globals__.get("__doc__") or ""),
+        path=path,
+        config=load(path),
+        source=_find(path.partition(":")[0]).read_text(),
+    )
+
+
+def _log_to_stderr() -> None:
+    """Send "mtm_jax" logs to stderr, through the console that progress bars draw on."""
+    rich.reconfigure(stderr=True)
+    console = rich.get_console()
+    if console.is_terminal:
+        handler = rich_logging.RichHandler(console=console, show_path=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("mtm_jax")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

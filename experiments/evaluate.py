@@ -1,0 +1,96 @@
+"""Evaluate a pretrained run as a policy, by behaviour cloning and conditioned on returns.
+
+    python -m experiments.evaluate --config.run=runs/pretrain/hopper-medium-m3pc-small-seed0
+
+Adds one row per method to the run's results.jsonl, and draws figures/scores.png.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import rich
+from ml_collections import config_dict
+
+from experiments import cli
+from mtm_jax import agent as agent_lib
+from mtm_jax import figures, metrics
+from mtm_jax.envs import registry, rollout
+from mtm_jax.errors import UserError
+
+
+def main(config: config_dict.ConfigDict) -> None:
+    """Load the last checkpoint of a run and evaluate it."""
+    if not config.run:
+        raise UserError("no run was named; give --config.run=FOLDER")
+    agent = agent_lib.load(config.run)
+    evaluate_run(pathlib.Path(config.run), agent, config.eval, "evaluate", config.seed)
+
+
+def evaluate_run(
+    folder: pathlib.Path,
+    agent: agent_lib.Agent,
+    settings: config_dict.ConfigDict,
+    experiment: str,
+    seed: int,
+) -> list[dict]:
+    """Evaluate every method, append the rows, print the table and draw the figure."""
+    rows = [evaluate_method(agent, method, settings, experiment, seed) for method in settings.methods]
+    for row in rows:
+        metrics.write_result(folder, row)
+    metrics.print_results(rows)
+    spec = registry.spec_of_id(agent.info.env_id)
+    mean = registry.normalized_score(spec, agent.returns.mean)
+    best = registry.normalized_score(spec, agent.returns.best)
+    rich.print(f"the data set's own score: mean {mean:.1f}, best {best:.1f}")
+    figures.scores(folder)
+    return rows
+
+
+def evaluate_method(
+    agent: agent_lib.Agent,
+    method: str,
+    settings: config_dict.ConfigDict,
+    experiment: str,
+    seed: int,
+) -> dict:
+    """Run one method's episodes and build its row of results."""
+    info, spec = agent.info, registry.spec_of_id(agent.info.env_id)
+    actor = agent.actor(method, settings.target_fraction)
+    with metrics.progress(info.max_episode_steps, f"{method} episodes") as bar:
+        episodes = rollout.rollout(
+            info.env_id,
+            actor,
+            settings.episodes,
+            settings.seed,
+            on_step=lambda step, alive: bar.update(step, f"{alive} running"),
+        )
+    target = agent.target_return(settings.target_fraction) if method == "rcbc" else None
+    return metrics.result(
+        experiment=experiment,
+        env_id=info.env_id,
+        dataset=info.name,
+        method=method,
+        seed=seed,
+        step=agent.step,
+        returns=episodes.returns,
+        normalized_scores=registry.normalized_score(spec, episodes.returns),
+        target_return=target,
+        settings={
+            "source": info.source,
+            "history": agent.history,
+            "eval_seed": settings.seed,
+            "target_fraction": settings.target_fraction,
+            "action": "mode",
+        },
+        metrics={
+            "dataset_mean_score": float(registry.normalized_score(spec, agent.returns.mean)),
+            "dataset_best_score": float(registry.normalized_score(spec, agent.returns.best)),
+            "mean_length": float(np.mean(episodes.lengths)),
+        },
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

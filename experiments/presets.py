@@ -1,0 +1,50 @@
+"""What configuration files share: names with options, preset choice, mask mixtures."""
+
+from __future__ import annotations
+
+from mtm_jax import masks
+from mtm_jax.envs import registry
+from mtm_jax.errors import UserError
+
+M3PC_WEIGHTS = {"states": 0.2, "returns": 0.1, "actions": 0.6, "rewards": 0.1}
+MTM_WEIGHTS = {"states": 0.2, "returns": 0.1, "actions": 0.7}
+
+
+def mask_patterns(**weights: float) -> dict[str, float]:
+    """Weights of every pattern there is, zero unless named, so that each can be overridden."""
+    names = (*masks.TRAINING_DISTRIBUTIONS, *masks.PROMPTS)
+    unknown = sorted(set(weights) - set(names))
+    if unknown:
+        raise UserError(f"unknown mask patterns {unknown}; choose among {', '.join(names)}")
+    return {name: float(weights.get(name, 0.0)) for name in names}
+
+
+# The prompts of test time have probability zero under the random autoregressive masks.
+HALF_PROMPTS = mask_patterns(random_autoregressive=0.5, rcbc=0.2, bc=0.1, fd=0.1, id=0.05, pi=0.05)
+
+
+def parse(name: str, **choices: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """Split `<env>-<level>[,option=value...]`; the first choice of an option is its default.
+
+    Raises:
+        UserError: an unknown environment, level, option or value.
+    """
+    env, *settings = name.split(",")
+    registry.parse_name(env)
+    options = {key: values[0] for key, values in choices.items()}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if value not in choices.get(key, ()):
+            known = ", ".join(f"{k}={'|'.join(v)}" for k, v in choices.items())
+            raise UserError(f"unknown option {setting!r} in {name!r}; choose among {known}")
+        options[key] = value
+    return env, options
+
+
+def choose(preset: str) -> str:
+    """Resolve "auto": small on the CPU, paper on an accelerator."""
+    if preset != "auto":
+        return preset
+    import jax  # starting a backend takes a second, which other presets need not wait for
+
+    return "small" if jax.default_backend() == "cpu" else "paper"

@@ -1,0 +1,148 @@
+"""Pretrain a masked trajectory model, then evaluate it as a policy.
+
+Running the same command again continues an interrupted run, and evaluates a finished one.
+The run folder holds config.json, metrics.jsonl, results.jsonl, checkpoints and figures.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import rich
+from ml_collections import config_dict
+
+from experiments import build, cli, evaluate, machine, runs
+from mtm_jax import agent as agent_lib
+from mtm_jax import checkpoint, figures, metrics, model, optim, pretrain, training
+from mtm_jax.config import PretrainConfig
+from mtm_jax.errors import UserError
+
+
+def main(config: config_dict.ConfigDict) -> None:
+    """Load the data, train, save, evaluate, draw."""
+    started = time.monotonic()
+    folder = pathlib.Path(config.out) if config.out else build.default_out(config)
+    data = build.load_data(config)
+    settings = build.pretrain_config(config, data)
+    runs.open_run(folder, runs.to_json(config))
+    rich.print(f"preset [bold]{config.preset}[/] on {machine.describe()}")
+    rich.print(build.summary(data))
+    rich.print(f"run folder {folder}")
+
+    network = model.make_model(settings.model)
+    trainer = pretrain.make_trainer(settings, network, data.stats)
+    checkpoints = checkpoint.Checkpoints(folder)
+    state = restore(trainer.init(jax.random.key(config.seed)), checkpoints)
+
+    def save(state: pretrain.TrainState) -> None:
+        agent = make_agent(config, settings, data, network, state)
+        saved = {"params": state.params, "stats": data.stats}
+        checkpoints.save(agent.step, saved, state, agent_lib.describe(agent))
+
+    with runs.interruptible() as interrupted:
+        state = train(config, settings, network, data, trainer, state, save, folder, interrupted)
+    if interrupted:
+        rich.print(f"stopped at step {int(state.step)}; the same command continues")
+        sys.exit(interrupted.exit_code)
+    rich.print(f"data and training took {time.monotonic() - started:.0f} s")
+    figures.learning_curves(folder)
+    agent = make_agent(config, settings, data, network, state)
+    evaluate.evaluate_run(folder, agent, config.eval, experiment="pretrain", seed=config.seed)
+    rich.print(f"everything took {time.monotonic() - started:.0f} s; results are in {folder}")
+
+
+def make_agent(
+    config: config_dict.ConfigDict,
+    settings: PretrainConfig,
+    data: build.Data,
+    network: model.Model,
+    state: pretrain.TrainState,
+) -> agent_lib.Agent:
+    """Bundle the present parameters with what acting needs."""
+    history = config.eval.history
+    if not 0 <= history < settings.model.window:
+        raise UserError(
+            f"eval.history is {history}; with a window of {settings.model.window} it must be "
+            f"from 0 to {settings.model.window - 1}"
+        )
+    return agent_lib.Agent(
+        model=network,
+        params=state.params,
+        stats=data.stats,
+        info=data.info,
+        returns=data.returns,
+        history=history,
+        step=int(state.step),
+    )
+
+
+def restore(state: pretrain.TrainState, checkpoints: checkpoint.Checkpoints) -> pretrain.TrainState:
+    """Continue from the newest checkpoint, if there is one."""
+    steps = checkpoints.steps()
+    if not steps:
+        return state
+    rich.print(f"continuing from step {steps[-1]}")
+    return checkpoints.restore_train(steps[-1], state)
+
+
+def train(
+    config: config_dict.ConfigDict,
+    settings: PretrainConfig,
+    network: model.Model,
+    data: build.Data,
+    trainer: training.Trainer,
+    state: pretrain.TrainState,
+    save: Callable[[pretrain.TrainState], None],
+    folder: pathlib.Path,
+    interrupted: runs.Interrupted,
+) -> pretrain.TrainState:
+    """Run to the last step in compiled calls of `log_every` steps, logging after each."""
+    validate = pretrain.make_validation(settings, network, data.stats)
+    schedule = optim.make_schedule(settings.optim)
+    validation_key = jax.random.key(config.data.split_seed)
+    writer = metrics.MetricsWriter(folder)
+    step = int(state.step)
+    writer.truncate(step)
+    with metrics.progress(config.steps, "pretraining", start=step) as bar:
+        while step < config.steps and not interrupted:
+            length = min(config.log_every, config.steps - step)
+            state, row = trainer.run(state, data.train, length)
+            step += length
+            row = {name: float(value) for name, value in row.items()}
+            check_finite(step, length, row)
+            row["train/learning_rate"] = float(schedule(step))
+            if due(step, length, config.validate_every) or step == config.steps:
+                row |= jax.device_get(validate(state.params, data.valid, validation_key))
+            writer.write(step, row)
+            bar.update(step, f"loss {row['train/loss']:.3f}")
+            if due(step, length, config.save_every) or step == config.steps or interrupted:
+                save(state)
+    return state
+
+
+def due(step: int, length: int, every: int) -> bool:
+    """Whether the last `length` steps passed a multiple of `every`."""
+    return step // every > (step - length) // every
+
+
+def check_finite(step: int, length: int, row: dict[str, float]) -> None:
+    """Stop a run whose losses are no longer numbers.
+
+    Raises:
+        UserError: it names the metrics and the steps.
+    """
+    bad = [f"{name} is {value}" for name, value in row.items() if not np.isfinite(value)]
+    if bad:
+        raise UserError(
+            f"training went wrong between steps {step - length} and {step}: {', '.join(bad)}; "
+            "the last checkpoint is from before; try a lower --config.optim.learning_rate"
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main)

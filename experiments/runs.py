@@ -1,0 +1,107 @@
+"""Run folders: one run each, never overwritten by another, continued by the same command."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+from mtm_jax.errors import UserError
+
+CONFIG_FILE = "config.json"
+# Keys that may change between the parts of one run: they do not touch what is trained.
+FREE_KEYS = ("out", "eval", "save_every")
+
+
+def to_json(config: config_dict.ConfigDict) -> dict[str, Any]:
+    """Convert a configuration to plain JSON values."""
+    return json.loads(config.to_json_best_effort())
+
+
+def open_run(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Create a run folder with its `config.json`, or continue the same run.
+
+    Raises:
+        UserError: the folder holds a different run; nothing is changed.
+    """
+    path = folder / CONFIG_FILE
+    if path.exists():
+        _check_same(folder, json.loads(path.read_text()), config)
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(
+            f"{folder} is not empty and holds no run ({CONFIG_FILE} is missing); "
+            "choose another folder with --config.out"
+        )
+    for name in ("checkpoints", "figures", "videos"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(config, indent=2) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a file that appears under its name only when it is complete."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _check_same(folder: pathlib.Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    old, new = _flatten(old), _flatten(new)
+    differ = [
+        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in sorted(old.keys() | new.keys())
+        if key.split(".")[0] not in FREE_KEYS and old.get(key) != new.get(key)
+    ]
+    if differ:
+        raise UserError(
+            f"{folder} holds a different run: {'; '.join(differ)}; "
+            "choose another folder with --config.out (OUT=... with make)"
+        )
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+class Interrupted:
+    """Whether SIGINT or SIGTERM has arrived; a second signal ends the program at once."""
+
+    def __init__(self):
+        self.signal: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + (self.signal or 0)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Interrupted]:
+    """Let a loop finish its step and save before it stops."""
+    interrupted = Interrupted()
+
+    def handle(number: int, frame: object) -> None:
+        if interrupted:
+            os._exit(128 + number)
+        interrupted.signal = number
+
+    previous = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

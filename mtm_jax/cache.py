@@ -1,0 +1,82 @@
+"""The folder that downloaded and collected data live in, and atomic publication into it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+
+from mtm_jax.errors import UserError
+
+_STAGED = ".staged-"  # hidden, so that Minari's listings skip it
+_ABANDONED_SECONDS = 24 * 3600.0
+
+
+def folder() -> pathlib.Path:
+    """Return `MTM_JAX_DATA`, or `~/.cache/mtm_jax` where that is not set."""
+    chosen = os.environ.get("MTM_JAX_DATA")
+    return pathlib.Path(chosen).expanduser() if chosen else pathlib.Path.home() / ".cache/mtm_jax"
+
+
+@contextlib.contextmanager
+def staging(final: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield an empty folder beside `final`, on the same file system; remove what is left of it.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    staged = _make_staged(final)
+    try:
+        yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def publish(staged: pathlib.Path, final: pathlib.Path) -> bool:
+    """Rename the staged folder to its final name; False where another process was first."""
+    try:
+        os.rename(staged, final)
+    except OSError:
+        if final.is_dir():
+            return False
+        raise
+    return True
+
+
+def discard(final: pathlib.Path) -> None:
+    """Remove a published folder; its name is free in one step, before the files go."""
+    with staging(final) as staged, contextlib.suppress(FileNotFoundError):
+        os.rename(final, staged / final.name)
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Return the checksum of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make_staged(final: pathlib.Path) -> pathlib.Path:
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(final.parent)
+        staged = tempfile.mkdtemp(prefix=f"{_STAGED}{final.name}-", dir=final.parent)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the data folder {final.parent} ({error.strerror}); "
+            "set MTM_JAX_DATA to a folder that you may write to"
+        ) from error
+    os.chmod(staged, 0o755)  # mkdtemp makes folders that only their owner can read
+    return pathlib.Path(staged)
+
+
+def _sweep(parent: pathlib.Path) -> None:
+    """Remove staged folders that a killed process left behind."""
+    for left in parent.glob(f"{_STAGED}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,207 @@
+"""Samples one shard of episodes with a stored actor; runs in worker processes, without jax.
+
+`python -m mtm_jax.data.shard` answers tasks: one JSON line each on stdin; on stdout any number of
+`{"steps": n}` lines, then `{"bytes": n}` and that many bytes of an npz file.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import BinaryIO, NamedTuple
+
+import gymnasium
+import numpy as np
+
+SLOTS = 16  # environments that share one forward pass
+_REPORT_EVERY = 50  # rounds of all slots
+
+
+class Task(NamedTuple):
+    """One shard: episodes of one actor, at least `steps` steps of them."""
+
+    actor: str  # path of the actor's npz file
+    env_id: str
+    max_episode_steps: int
+    steps: int
+    seed: int
+    spawn_key: tuple[int, ...]  # makes the shard's random numbers independent of all others
+
+
+class Episodes(NamedTuple):
+    """Whole episodes end to end, n steps in all."""
+
+    observations: np.ndarray  # [n, S] float32
+    actions: np.ndarray  # [n, A] float32
+    rewards: np.ndarray  # [n] float32
+    terminals: np.ndarray  # [n] bool
+    lengths: np.ndarray  # [episodes] int64
+    final_observations: np.ndarray  # [episodes, S] float32
+
+
+Layers = tuple[tuple[np.ndarray, np.ndarray], ...]  # (kernel, bias) of each layer
+
+
+def load_actor(path: str | os.PathLike) -> Layers:
+    """Read the three layers of an actor, [S, 256], [256, 256] and [256, 2A] with their biases."""
+    with np.load(path, allow_pickle=False) as file:
+        return tuple((file[f"layer_{k}/kernel"], file[f"layer_{k}/bias"]) for k in range(3))
+
+
+def act(layers: Layers, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Sample `tanh(loc + exp(log_std) noise)`.
+
+    Args:
+        layers: the actor.
+        obs: [E, S] float32.
+        noise: standard normal draws, [E, A] float32; zeros give the mode.
+
+    Returns:
+        [E, A] float32 in [-1, 1].
+    """
+    hidden = obs
+    for kernel, bias in layers[:-1]:
+        hidden = np.maximum(hidden @ kernel + bias, 0.0)
+    kernel, bias = layers[-1]
+    loc, raw = np.split(hidden @ kernel + bias, 2, axis=-1)
+    log_std = -5.0 + 3.5 * (np.tanh(raw) + 1.0)
+    return np.tanh(loc + np.exp(log_std) * noise)
+
+
+class _Episode:
+    """An episode that is running or done."""
+
+    def __init__(self, env: gymnasium.Env, limit: int, action_dim: int):
+        first, _ = env.reset()
+        self.env = env
+        self.done = self.terminal = False
+        self.length = 0
+        self.observations = np.empty((limit + 1, len(first)), np.float32)
+        self.actions = np.empty((limit, action_dim), np.float32)
+        self.rewards = np.empty(limit, np.float32)
+        self.observations[0] = first
+
+    def step(self, action: np.ndarray) -> None:
+        obs, reward, self.terminal, _, _ = self.env.step(action)
+        self.actions[self.length] = action
+        self.rewards[self.length] = reward
+        self.length += 1
+        self.observations[self.length] = obs
+        self.done = bool(self.terminal) or self.length == len(self.rewards)
+
+
+def sample(task: Task, report: Callable[[int], None] = lambda steps: None) -> Episodes:
+    """Sample whole episodes until those kept hold `task.steps` steps.
+
+    Episodes are kept in the order in which they were started, so that long ones have the same
+    chance as short ones, whatever ends first. The result depends on the task alone.
+
+    Args:
+        task: what to sample.
+        report: called now and then with the steps done.
+    """
+    layers = load_actor(task.actor)
+    action_dim = len(layers[-1][1]) // 2
+    rng = np.random.default_rng(np.random.SeedSequence(task.seed, spawn_key=task.spawn_key))
+    idle = [_make_env(task.env_id, rng) for _ in range(SLOTS)]
+    episodes: list[_Episode] = []
+    running: list[_Episode] = []
+    rounds = 0
+    while True:
+        for _ in range(min(len(idle), _episodes_to_start(episodes, task))):
+            episodes.append(_Episode(idle.pop(), task.max_episode_steps, action_dim))
+            running.append(episodes[-1])
+        if not running:
+            return _join(episodes)
+        obs = np.stack([episode.observations[episode.length] for episode in running])
+        noise = rng.standard_normal((len(running), action_dim), np.float32)
+        for episode, action in zip(running, act(layers, obs, noise), strict=True):
+            episode.step(action)
+        if any(episode.done for episode in running):
+            idle += [episode.env for episode in running if episode.done]
+            running = [episode for episode in running if not episode.done]
+            for dropped in _surplus(episodes, task.steps):
+                episodes.remove(dropped)
+                if dropped in running:
+                    running.remove(dropped)
+                    idle.append(dropped.env)
+        rounds += 1
+        if rounds % _REPORT_EVERY == 0:
+            report(min(sum(episode.length for episode in episodes), task.steps))
+
+
+def _make_env(env_id: str, rng: np.random.Generator) -> gymnasium.Env:
+    """Make a bare environment (the wrappers cost time) that draws its resets from `rng`."""
+    env = gymnasium.make(env_id, disable_env_checker=True).unwrapped
+    env.np_random = rng
+    return env
+
+
+def _episodes_to_start(episodes: list[_Episode], task: Task) -> int:
+    """How many more episodes the quota probably needs; a wrong guess only costs time."""
+    done = sum(episode.done for episode in episodes)
+    total = sum(episode.length for episode in episodes)
+    # Steps per ending, which does not favour the short episodes that end first.
+    typical = min(total / done, task.max_episode_steps) if done else task.max_episode_steps
+    expected = sum(
+        episode.length if episode.done else max(episode.length, typical) for episode in episodes
+    )
+    return int(np.ceil(max(task.steps - expected, 0.0) / typical))
+
+
+def _surplus(episodes: list[_Episode], steps: int) -> list[_Episode]:
+    """Episodes started after enough others; as lengths only grow, they can never be needed."""
+    ends = np.cumsum([episode.length for episode in episodes])
+    return episodes[int(np.searchsorted(ends, steps)) + 1 :]
+
+
+def _join(episodes: list[_Episode]) -> Episodes:
+    lengths = np.array([episode.length for episode in episodes])
+    terminals = np.zeros(lengths.sum(), bool)
+    terminals[np.cumsum(lengths) - 1] = [episode.terminal for episode in episodes]
+    return Episodes(
+        observations=np.concatenate([e.observations[: e.length] for e in episodes]),
+        actions=np.concatenate([e.actions[: e.length] for e in episodes]),
+        rewards=np.concatenate([e.rewards[: e.length] for e in episodes]),
+        terminals=terminals,
+        lengths=lengths,
+        final_observations=np.stack([e.observations[e.length] for e in episodes]),
+    )
+
+
+def pack(episodes: Episodes) -> bytes:
+    """Turn episodes into the bytes of an npz file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **episodes._asdict())
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> Episodes:
+    """Undo `pack`."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        return Episodes(**{name: file[name] for name in Episodes._fields})
+
+
+def _serve(tasks: BinaryIO, answers: BinaryIO) -> None:
+    def send(message: dict, payload: bytes = b"") -> None:
+        answers.write(json.dumps(message).encode() + b"\n" + payload)
+        answers.flush()
+
+    for line in tasks:
+        task = Task(**json.loads(line))
+        data = pack(sample(task, lambda steps: send({"steps": steps})))
+        send({"bytes": len(data)}, data)
+
+
+def _main() -> None:
+    # The pipe is ours alone: what libraries print to stdout goes to stderr instead.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    _serve(sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,194 @@
+"""Trajectories on the device: flat arrays, an index of windows, and jittable sampling."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mtm_jax import distributions, tokens
+from mtm_jax.errors import UserError
+from mtm_jax.types import MODALITIES, Trajectories
+
+
+class Dataset(flax.struct.PyTreeNode):
+    """One split of a data set on the device; N steps, W windows.
+
+    A window is T consecutive steps of one episode. An episode shorter than T is one window, whose
+    remaining slots are not valid.
+    """
+
+    values: dict[str, Array]  # modality -> [N, D], raw; actions rescaled to [-1, 1]
+    terminals: Array  # [N] bool, real endings only
+    available: dict[str, Array]  # modality -> [N] bool, named only if some episode lacks it
+    window_starts: Array  # [W] int32, row of a window's first step
+    window_steps: Array  # [W] int32, valid steps of a window, at most T
+
+
+class Windows(NamedTuple):
+    """A batch of windows."""
+
+    values: dict[str, Array]  # modality -> [B, T, D], raw
+    valid: Array  # [B, T] bool, False on slots beyond a short episode
+    available: dict[str, Array]  # modality -> [B] bool, as in Dataset
+
+
+def make_dataset(trajectories: Trajectories, window: int) -> Dataset:
+    """Put trajectories on the device and index their windows.
+
+    Raises:
+        UserError: no episode is as long as the window, or one is longer than the time limit.
+    """
+    lengths, limit = trajectories.lengths, trajectories.info.max_episode_steps
+    if lengths.max() < window:
+        raise UserError(
+            f"data set {trajectories.info.name}: the longest of its {len(lengths)} episodes has "
+            f"{lengths.max()} steps, which is less than the window of {window}; "
+            f"choose a window of at most {lengths.max()}"
+        )
+    if lengths.max() > limit:
+        raise UserError(
+            f"data set {trajectories.info.name}: an episode has {lengths.max()} steps, more than "
+            f"the limit of {limit} steps of {trajectories.info.env_id}; name the right environment"
+        )
+    starts, steps = _index_windows(trajectories, window)
+    return Dataset(
+        values={m: jnp.asarray(v) for m, v in _raw_values(trajectories).items()},
+        terminals=jnp.asarray(trajectories.terminals),
+        available={
+            m: jnp.asarray(np.repeat(has, lengths))
+            for m, has in trajectories.available.items()
+            if not has.all()
+        },
+        window_starts=jnp.asarray(starts, jnp.int32),
+        window_steps=jnp.asarray(steps, jnp.int32),
+    )
+
+
+def _index_windows(trajectories: Trajectories, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """First row and number of valid steps of every window, both [W]."""
+    lengths = trajectories.lengths
+    counts = np.maximum(lengths - window + 1, 1)
+    episode = np.repeat(np.arange(len(lengths)), counts)
+    offset = np.arange(len(episode)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return trajectories.starts[episode] + offset, np.minimum(lengths[episode], window)
+
+
+def _raw_values(trajectories: Trajectories) -> dict[str, np.ndarray]:
+    return {
+        "states": trajectories.observations,
+        "returns": return_tokens(trajectories)[:, None],
+        "actions": rescale_actions(trajectories),
+        "rewards": trajectories.rewards[:, None],
+    }
+
+
+def return_tokens(trajectories: Trajectories) -> np.ndarray:
+    """`returns.average_return_to_go` of every episode at once, [N] float32.
+
+    Sums run in float64: a float32 running sum over 2 M rewards would lose the small ones.
+    """
+    lengths = trajectories.lengths
+    ends = np.cumsum(lengths) - 1
+    total = np.cumsum(trajectories.rewards, dtype=np.float64)
+    to_go = np.repeat(total[ends], lengths) - total + trajectories.rewards
+    t = np.arange(len(total)) - np.repeat(trajectories.starts, lengths)
+    return (to_go / (trajectories.info.max_episode_steps - t)).astype(np.float32)
+
+
+def rescale_actions(trajectories: Trajectories) -> np.ndarray:
+    """Map actions from the environment's bounds to [-1, 1], clipped inside, [N, A] float32."""
+    low = np.asarray(trajectories.info.action_low, np.float32)
+    high = np.asarray(trajectories.info.action_high, np.float32)
+    unit = 2.0 * (trajectories.actions - low) / (high - low) - 1.0
+    limit = distributions.ACTION_LIMIT
+    return np.clip(unit, -limit, limit).astype(np.float32)
+
+
+def compute_stats(data: Dataset) -> dict[str, tokens.Stats]:
+    """Statistics of every modality over the real steps that have it."""
+    stats = {}
+    for m in MODALITIES:
+        values = np.asarray(data.values[m], np.float64)
+        if m in data.available:
+            values = values[np.asarray(data.available[m])]
+        as_float32 = jax.tree.map(
+            lambda x: jnp.asarray(x, jnp.float32), tokens.compute_stats(values)
+        )
+        stats[m] = as_float32
+    return stats
+
+
+def sample_windows(key: Array, data: Dataset, batch_size: int, window: int) -> Windows:
+    """Draw windows uniformly with replacement; jittable.
+
+    Args:
+        key: random key.
+        data: the split to draw from, made for the same `window`.
+        batch_size: B.
+        window: T.
+    """
+    index = jax.random.randint(key, (batch_size,), 0, data.window_starts.shape[0])
+    return take_windows(data, index, window)
+
+
+def take_windows(data: Dataset, index: Array, window: int) -> Windows:
+    """Gather the windows at `index`, [B]. Slots beyond an episode repeat its last step."""
+    slots = jnp.arange(window)
+    steps = data.window_steps[index][:, None]  # [B, 1]
+    rows = data.window_starts[index][:, None] + jnp.minimum(slots, steps - 1)  # [B, T]
+    return Windows(
+        values={m: v[rows] for m, v in data.values.items()},
+        valid=slots < steps,
+        available={m: has[rows[:, 0]] for m, has in data.available.items()},
+    )
+
+
+def split_episodes(
+    trajectories: Trajectories, fraction: float, seed: int
+) -> tuple[Trajectories, Trajectories]:
+    """Split by episode into training and validation parts, shuffled with the seed.
+
+    Args:
+        trajectories: all episodes.
+        fraction: of the episodes, for training; at least one episode goes to each part.
+        seed: of the shuffle.
+
+    Raises:
+        UserError: there are fewer than two episodes.
+    """
+    episodes = len(trajectories.lengths)
+    if episodes < 2:
+        raise UserError(
+            f"data set {trajectories.info.name} has {episodes} episode; a training and a "
+            "validation part need at least 2"
+        )
+    order = np.random.default_rng(seed).permutation(episodes)
+    count = min(max(round(fraction * episodes), 1), episodes - 1)
+    train, valid = np.sort(order[:count]), np.sort(order[count:])
+    return select_episodes(trajectories, train), select_episodes(trajectories, valid)
+
+
+def select_episodes(trajectories: Trajectories, index: np.ndarray) -> Trajectories:
+    """Keep the episodes at `index`, in that order."""
+    starts, lengths = trajectories.starts[index], trajectories.lengths[index]
+    rows = np.concatenate([np.arange(s, s + n) for s, n in zip(starts, lengths, strict=True)])
+    available: Mapping[str, np.ndarray] = {
+        m: has[index] for m, has in trajectories.available.items()
+    }
+    return dataclasses.replace(
+        trajectories,
+        observations=trajectories.observations[rows],
+        actions=trajectories.actions[rows],
+        rewards=trajectories.rewards[rows],
+        terminals=trajectories.terminals[rows],
+        lengths=lengths,
+        final_observations=trajectories.final_observations[index],
+        available=available,
+    )

@@ -1,0 +1,82 @@
+"""Vectorised episodes in gymnasium."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from mtm_jax.envs import registry
+
+
+class Episodes(NamedTuple):
+    """Finished episodes."""
+
+    returns: np.ndarray  # [E] float64, undiscounted
+    lengths: np.ndarray  # [E] int
+
+
+class Actor(NamedTuple):
+    """A batched policy with explicit memory.
+
+    begin(obs) -> (actions, memory): the first actions of E episodes.
+    act(memory, actions, rewards, obs) -> (actions, memory): `actions` as they were executed.
+    Observations are [E, S]; actions are [E, A] in [-1, 1].
+    """
+
+    begin: Callable[[np.ndarray], tuple[np.ndarray, Any]]
+    act: Callable[[Any, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, Any]]
+
+
+def rollout(
+    env_id: str,
+    actor: Actor,
+    episodes: int,
+    seed: int,
+    on_step: Callable[[int, int], None] = lambda step, alive: None,
+) -> Episodes:
+    """Run one episode in each of `episodes` environments, all stepped together.
+
+    Args:
+        env_id: an id of the registry.
+        actor: the policy.
+        episodes: E.
+        seed: environment e is reset with seed + e.
+        on_step: called with the step and the number of episodes that still run.
+
+    Raises:
+        UserError: the id is not in the registry.
+    """
+    registry.spec_of_id(env_id)
+    with warnings.catch_warnings():
+        # D4RL continues on the older ids on purpose.
+        warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
+        envs = gymnasium.make_vec(env_id, episodes, vectorization_mode="sync")
+    try:
+        return _run(envs, actor, seed, on_step)
+    finally:
+        envs.close()
+
+
+def _run(envs: gymnasium.vector.VectorEnv, actor: Actor, seed: int, on_step: Callable) -> Episodes:
+    low, high = envs.single_action_space.low, envs.single_action_space.high
+    # What an environment does after its episode has ended is not counted.
+    obs, _ = envs.reset(seed=seed)
+    returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, int)
+    alive = np.ones(envs.num_envs, bool)
+    actions, memory = actor.begin(obs.astype(np.float32))
+    while True:
+        raw = low + 0.5 * (np.asarray(actions) + 1.0) * (high - low)
+        obs, rewards, terminated, truncated, _ = envs.step(raw.astype(low.dtype))
+        returns += np.where(alive, rewards, 0.0)
+        lengths += alive
+        alive &= ~(terminated | truncated)
+        on_step(int(lengths.max()), int(alive.sum()))
+        if not alive.any():
+            return Episodes(returns, lengths)
+        actions, memory = actor.act(
+            memory, actions, rewards.astype(np.float32), obs.astype(np.float32)
+        )

@@ -1,0 +1,51 @@
+"""Reconstruction losses and the entropy Lagrangian. Per-element values; the caller reduces."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from mtm_jax import distributions
+
+
+def squared_error(prediction: Array, target: Array) -> Array:
+    """Mean squared error over the features of each step: [..., T, D] -> [..., T]."""
+    return jnp.mean((prediction - target) ** 2, axis=-1)
+
+
+def cross_entropy(logits: Array, one_hot: Array) -> Array:
+    """Mean cross-entropy over the tokens of each step: [..., T, P, D] -> [..., T]."""
+    return jnp.mean(-jnp.sum(one_hot * jax.nn.log_softmax(logits), -1), axis=-1)
+
+
+def negative_log_likelihood(dist: distributions.TanhNormal, actions: Array) -> Array:
+    """-log p(a) per action dimension (M3PC equation 1): [..., T, A] -> [..., T, A]."""
+    limit = distributions.ACTION_LIMIT
+    return -distributions.log_prob(dist, jnp.clip(actions, -limit, limit))
+
+
+def masked_mean(values: Array, weights: Array) -> Array:
+    """Mean of `values` where `weights` is one; zero if it is nowhere.
+
+    Args:
+        values: [...].
+        weights: bool or float, the shape of `values`.
+    """
+    weights = weights.astype(values.dtype)
+    # `where` keeps non-finite values of excluded elements out of the sum.
+    total = jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)
+    return total / jnp.maximum(jnp.sum(weights), 1.0)
+
+
+def action_lagrangian(nll: Array, entropy: Array, sigma: Array) -> Array:
+    """The primal side of M3PC equation 2: J - sigma H, sigma held fixed."""
+    return nll - jax.lax.stop_gradient(sigma) * entropy
+
+
+def dual_loss(log_sigma: Array, entropy: Array, entropy_target: float) -> Array:
+    """The dual side of M3PC equation 2: sigma (H - beta), minimised over log sigma.
+
+    sigma rises while the entropy is below its target and falls towards zero above it.
+    """
+    return jnp.exp(log_sigma) * (jax.lax.stop_gradient(entropy) - entropy_target)

@@ -1,0 +1,74 @@
+"""The window of recent history that every decision reads, as a value that goes in and comes out."""
+
+from __future__ import annotations
+
+import flax.struct
+import jax.numpy as jnp
+from jax import Array
+
+
+class Context(flax.struct.PyTreeNode):
+    """The latest steps of one episode, in raw units, aligned to window slots.
+
+    Slots 0..slot-1 hold finished steps, `slot` the current one, of which only the state is known;
+    what lies beyond carries no meaning and is never visible.
+    """
+
+    states: Array  # [T, S]
+    actions: Array  # [T, A], rescaled to [-1, 1]
+    rewards: Array  # [T, 1]
+    slot: Array  # [] int32, i
+
+
+def begin(obs: Array, action_dim: int, window: int) -> Context:
+    """Start an episode: the first observation, [S], in slot 0."""
+    return Context(
+        states=jnp.zeros((window, obs.shape[-1])).at[0].set(obs),
+        actions=jnp.zeros((window, action_dim)),
+        rewards=jnp.zeros((window, 1)),
+        slot=jnp.zeros((), jnp.int32),
+    )
+
+
+def extend(context: Context, action: Array, reward: Array, obs: Array, history: int) -> Context:
+    """Add a finished step and the observation that followed it.
+
+    Until `history` past steps are known the window fills from slot 0 on; after that it moves.
+
+    Args:
+        context: the window before the step.
+        action: what was done in the current slot, [A] in [-1, 1].
+        reward: what it earned, [].
+        obs: the next observation, [S].
+        history: past steps to keep, at most T - 1.
+    """
+    slot = context.slot
+    actions = context.actions.at[slot].set(action)
+    rewards = context.rewards.at[slot].set(reward)
+    full = slot >= history
+
+    def move(x: Array) -> Array:
+        return jnp.where(full, jnp.roll(x, -1, axis=0), x)
+
+    next_slot = jnp.minimum(slot + 1, history)
+    return Context(
+        states=move(context.states).at[next_slot].set(obs),
+        actions=move(actions),
+        rewards=move(rewards),
+        slot=next_slot.astype(slot.dtype),
+    )
+
+
+def window_values(context: Context, target: Array) -> dict[str, Array]:
+    """Raw values of the window, modality -> [T, D], with the target return token in every slot.
+
+    Args:
+        context: the window.
+        target: average return to go to ask for, [] (a return token, not a sum).
+    """
+    return {
+        "states": context.states,
+        "returns": jnp.broadcast_to(target, context.rewards.shape),
+        "actions": context.actions,
+        "rewards": context.rewards,
+    }

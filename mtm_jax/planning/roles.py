@@ -1,0 +1,176 @@
+"""The roles of one model: a prompt makes it a policy, a world model or an inverse model.
+
+Functions here are written for one window and vmapped by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from mtm_jax import distributions, masks, tokens
+from mtm_jax.errors import UserError
+from mtm_jax.model import Model
+from mtm_jax.planning import context as context_lib
+from mtm_jax.types import Visible
+
+Stats = Mapping[str, tokens.Stats]
+
+POLICIES = ("bc", "rcbc")
+
+
+class Imagined(NamedTuple):
+    """What the world model expects; row n follows from the first n + 1 actions."""
+
+    next_states: Array  # [h, S]
+    rewards: Array | None  # [h], of the actions; None if the model has no rewards
+    return_tokens: Array  # [h], average return to go at the step of each action
+
+
+def show(
+    model: Model, params: dict, stats: Stats, values: Mapping[str, Array], visible: Visible
+) -> dict:
+    """Show one window, modality -> [T, D] raw, under a mask; return the model's outputs."""
+    inputs = tokens.encode_modalities(model.config.modalities, stats, values)
+    return model.apply(params, inputs, {m: visible[m] for m in inputs})
+
+
+def predict(
+    model: Model, params: dict, stats: Stats, values: Mapping[str, Array], prompt: str, slot: Array
+) -> dict:
+    """Show one window under a prompt of `masks.prompt`; return the model's outputs."""
+    return show(model, params, stats, values, masks.prompt(prompt, slot, model.config.window))
+
+
+def decode(model: Model, stats: Stats, outputs: dict) -> dict[str, Array]:
+    """Turn outputs into raw values, modality -> [T, D]; a distribution by its mode."""
+    return {
+        spec.name: tokens.decode_prediction(spec, stats[spec.name], outputs[spec.name])
+        for spec in model.config.modalities
+    }
+
+
+def act(
+    model: Model,
+    params: dict,
+    stats: Stats,
+    context: context_lib.Context,
+    target: Array,
+    prompt: str = "rcbc",
+    key: Array | None = None,
+) -> Array:
+    """Choose an action for the current slot by behaviour cloning (MTM section 3.3).
+
+    Args:
+        model, params, stats: the pretrained model.
+        context: the window of recent history.
+        target: return token to ask for, []; ignored by "bc".
+        prompt: "rcbc" (return-conditioned) or "bc".
+        key: draw from the action distribution instead of taking its mode.
+
+    Returns:
+        [A] in [-1, 1].
+    """
+    values = context_lib.window_values(context, target)
+    outputs = predict(model, params, stats, values, prompt, context.slot)
+    return _action_at(model, stats, outputs, context.slot, key)
+
+
+def _action_at(
+    model: Model, stats: Stats, outputs: dict, slot: Array, key: Array | None = None
+) -> Array:
+    output = outputs["actions"]
+    if key is not None and isinstance(output, distributions.TanhNormal):
+        return distributions.sample(key, output)[slot]
+    spec = next(m for m in model.config.modalities if m.name == "actions")
+    actions = tokens.decode_prediction(spec, stats["actions"], output)
+    return jnp.clip(actions[slot], -1.0, 1.0)
+
+
+def inverse_dynamics(
+    model: Model, params: dict, stats: Stats, states: Array, actions: Array, slot: Array
+) -> Array:
+    """Infer the action at `slot` from all states of a window and the actions before it.
+
+    Args:
+        states: [T, S] raw.
+        actions: [T, A] in [-1, 1]; those from `slot` on are ignored.
+        slot: [] int.
+
+    Returns:
+        [A] in [-1, 1].
+    """
+    values = _fill(model, states, actions)
+    outputs = predict(model, params, stats, values, "id", slot)
+    return _action_at(model, stats, outputs, slot)
+
+
+def forward_dynamics(
+    model: Model, params: dict, stats: Stats, states: Array, actions: Array, slot: Array
+) -> dict[str, Array]:
+    """Predict a window from states 0..slot and all of its actions.
+
+    Args:
+        states: [T, S] raw; those after `slot` are ignored.
+        actions: [T, A] in [-1, 1].
+        slot: [] int.
+
+    Returns:
+        modality -> [T, D] raw, predictions for every slot.
+    """
+    values = _fill(model, states, actions)
+    return decode(model, stats, predict(model, params, stats, values, "fd", slot))
+
+
+def _fill(model: Model, states: Array, actions: Array) -> dict[str, Array]:
+    zeros = jnp.zeros((model.config.window, 1))
+    return {"states": states, "returns": zeros, "actions": actions, "rewards": zeros}
+
+
+def imagine(
+    model: Model,
+    params: dict,
+    stats: Stats,
+    context: context_lib.Context,
+    actions: Array,
+    history: int,
+) -> Imagined:
+    """Roll actions out inside the model, one forward-dynamics pass a step.
+
+    Each pass sees the recent states, true and then imagined, and the actions to come.
+
+    Args:
+        context: the window to start from.
+        actions: [h, A] in [-1, 1], any h.
+        history: past steps to keep, at most T - 2.
+
+    Raises:
+        UserError: the history leaves no slot for a prediction.
+    """
+    if history > model.config.window - 2:
+        raise UserError(
+            f"a history of {history} steps leaves no slot to predict in a window of "
+            f"{model.config.window}; use at most {model.config.window - 2}"
+        )
+    slots, horizon = jnp.arange(model.config.window), actions.shape[0]
+
+    def step(ctx: context_lib.Context, n: Array) -> tuple[context_lib.Context, Imagined]:
+        planned = n + slots - ctx.slot  # [T], which planned action a slot holds
+        plan = actions[jnp.clip(planned, 0, horizon - 1)]
+        known = jnp.where((slots < ctx.slot)[:, None], ctx.actions, plan)
+        visible = masks.prompt("fd", ctx.slot, model.config.window)
+        visible["actions"] = planned < horizon
+        outputs = show(model, params, stats, _fill(model, ctx.states, known), visible)
+        predicted = decode(model, stats, outputs)
+        next_obs = predicted["states"][ctx.slot + 1]
+        reward = predicted["rewards"][ctx.slot, 0] if "rewards" in predicted else None
+        row = Imagined(next_obs, reward, predicted["returns"][ctx.slot, 0])
+        # Rewards are hidden under this prompt, so a model without them loses nothing.
+        past_reward = jnp.zeros(()) if reward is None else reward
+        return context_lib.extend(ctx, actions[n], past_reward, next_obs, history), row
+
+    return jax.lax.scan(step, context, jnp.arange(horizon))[1]

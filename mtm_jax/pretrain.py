@@ -1,0 +1,226 @@
+"""Masked pretraining, MTM (squared errors) and M3PC (action likelihood with bounded entropy).
+
+One step: draw windows -> encode tokens -> draw a mask per window -> reconstruct -> losses
+-> AdamW step on the parameters -> Adam step on the multiplier sigma (TanhNormal head only).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from mtm_jax import dataset, distributions, losses, masks, optim, tokens, training
+from mtm_jax.config import PretrainConfig
+from mtm_jax.model import Model
+from mtm_jax.types import Tokens, Visible
+
+Stats = Mapping[str, tokens.Stats]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything that a restart needs."""
+
+    params: dict
+    opt_state: optax.OptState
+    log_sigma: Array  # log of the entropy multiplier, []
+    sigma_opt_state: optax.OptState
+    key: Array  # folded with `step`, never advanced
+    step: Array  # optimiser steps done, [] int32
+
+
+class Batch(flax.struct.PyTreeNode):
+    """Tokens with the masks they are trained under."""
+
+    tokens: Tokens
+    visible: Visible  # modality -> [B, T]
+    counted: Visible  # modality -> [B, T], True where the loss counts: a real step of that modality
+
+
+def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training.Trainer:
+    """Build the training program; `run` takes a `dataset.Dataset` made for the model's window."""
+    optimizer = optim.make_optimizer(config.optim)
+    sigma_optimizer = optax.adam(config.loss.sigma_learning_rate)
+
+    def init(key: Array) -> TrainState:
+        init_key, run_key = jax.random.split(key)
+        params = model.init(init_key)
+        log_sigma = jnp.log(jnp.asarray(config.loss.initial_sigma))
+        return TrainState(
+            params=params,
+            opt_state=optimizer.init(params),
+            log_sigma=log_sigma,
+            sigma_opt_state=sigma_optimizer.init(log_sigma),
+            key=run_key,
+            step=jnp.zeros((), jnp.int32),
+        )
+
+    def step(state: TrainState, data: dataset.Dataset) -> tuple[TrainState, training.Metrics]:
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
+        window_key, mask_key, dropout_key, noise_key = keys
+        windows = dataset.sample_windows(window_key, data, config.batch_size, model.config.window)
+        batch = make_batch(mask_key, config, model, stats, windows)
+
+        def total(params: dict) -> tuple[Array, training.Metrics]:
+            outputs = model.apply(params, batch.tokens, batch.visible, dropout_key)
+            return loss(config, model, outputs, batch, jnp.exp(state.log_sigma), noise_key)
+
+        grads, metrics = jax.grad(total, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics["train/gradient_norm"] = optax.global_norm(grads)
+        state = state.replace(
+            params=optax.apply_updates(state.params, updates), opt_state=opt_state
+        )
+        if "train/entropy" in metrics:
+            state = dual_step(state, metrics["train/entropy"])
+            metrics["train/sigma"] = jnp.exp(state.log_sigma)
+        return state.replace(step=state.step + 1), metrics
+
+    def dual_step(state: TrainState, entropy: Array) -> TrainState:
+        grad = jax.grad(losses.dual_loss)(state.log_sigma, entropy, config.loss.entropy_target)
+        update, opt_state = sigma_optimizer.update(grad, state.sigma_opt_state)
+        return state.replace(log_sigma=state.log_sigma + update, sigma_opt_state=opt_state)
+
+    return training.make_trainer(init, step)
+
+
+def make_batch(
+    key: Array, config: PretrainConfig, model: Model, stats: Stats, windows: dataset.Windows
+) -> Batch:
+    """Encode windows and draw one training mask for each."""
+    names = [m.name for m in model.config.modalities]
+    keys = jax.random.split(key, windows.valid.shape[0])
+    window = model.config.window
+    visible = jax.vmap(lambda k: masks.draw(k, config.masks, window, names))(keys)
+    return mask_batch(model, stats, windows, visible)
+
+
+def mask_batch(model: Model, stats: Stats, windows: dataset.Windows, visible: Visible) -> Batch:
+    """Encode windows under given masks; padding and missing modalities are hidden, uncounted."""
+    specs = model.config.modalities
+    real = {m.name: windows.valid for m in specs}
+    counted = masks.hide_missing(real, windows.available)
+    return Batch(
+        tokens=tokens.encode_modalities(specs, stats, windows.values),
+        visible={m: visible[m] & counted[m] for m in counted},
+        counted=counted,
+    )
+
+
+def loss(
+    config: PretrainConfig,
+    model: Model,
+    outputs: dict,
+    batch: Batch,
+    sigma: Array,
+    noise_key: Array,
+) -> tuple[Array, training.Metrics]:
+    """Sum the losses of all modalities.
+
+    Squared error or cross-entropy on every counted token, visible or hidden (MTM section 3.2);
+    under a TanhNormal head the action loss of M3PC equations 1 and 2.
+    """
+    total, metrics = jnp.zeros(()), {}
+    for spec in model.config.modalities:
+        name = spec.name
+        counted, target, output = batch.counted[name], batch.tokens[name], outputs[name]
+        if spec.head == "tanh_normal":
+            hidden = counted & ~batch.visible[name]
+            part, parts = action_loss(config, output, target, counted, hidden, sigma, noise_key)
+            metrics |= parts
+        else:
+            part = losses.masked_mean(reconstruction(spec.head, output, target), counted)
+        total += part
+        metrics[f"train/{name}"] = part
+    metrics["train/loss"] = total
+    return total, metrics
+
+
+def reconstruction(head: str, output: Array, target: Array) -> Array:
+    """Per-step reconstruction loss in token units, [..., T]."""
+    return (losses.cross_entropy if head == "categorical" else losses.squared_error)(output, target)
+
+
+def action_loss(
+    config: PretrainConfig,
+    dist: distributions.TanhNormal,
+    actions: Array,  # [B, T, A]
+    counted: Array,  # [B, T]
+    hidden: Array,  # [B, T]
+    sigma: Array,
+    noise_key: Array,
+) -> tuple[Array, training.Metrics]:
+    """M3PC's action loss: likelihood and entropy of hidden actions, error of the visible ones.
+
+    The squared error is averaged over all counted steps, as the released code does.
+    """
+    over_dims = jnp.sum if config.loss.entropy_reduction == "joint" else jnp.mean
+    shape = (config.loss.entropy_samples, *dist.loc.shape)
+    noise = jax.random.normal(noise_key, shape)
+    nll = over_dims(losses.negative_log_likelihood(dist, actions), axis=-1)
+    entropy = over_dims(distributions.entropy(dist, noise), axis=-1)
+    error = losses.squared_error(distributions.mode(dist), actions)
+    mean_nll, mean_entropy = losses.masked_mean(nll, hidden), losses.masked_mean(entropy, hidden)
+    mean_error = losses.masked_mean(jnp.where(hidden, 0.0, error), counted)
+    metrics = {
+        "train/nll": mean_nll,
+        "train/entropy": mean_entropy,
+        "train/visible_actions": mean_error,
+    }
+    return mean_error + losses.action_lagrangian(mean_nll, mean_entropy, sigma), metrics
+
+
+def make_validation(
+    config: PretrainConfig, model: Model, stats: Stats
+) -> Callable[[dict, dataset.Dataset, Array], training.Metrics]:
+    """Build `validate(params, data, key)`: errors of hidden tokens on held-out windows.
+
+    Keys are `valid/<pattern>/<modality>`, for the training mixture ("train_masks") every modality,
+    for a prompt those it is read for; in token units (a TanhNormal by its mode, in [-1, 1]).
+    The same key gives the same windows and masks.
+    """
+    window = model.config.window
+    names = tuple(m.name for m in model.config.modalities)
+
+    def prompt_batch(prompt: str, key: Array, windows: dataset.Windows) -> Batch:
+        slots = jax.random.randint(key, (config.batch_size,), 0, window)
+        visible = jax.vmap(lambda i: masks.prompt(prompt, i, window))(slots)
+        return mask_batch(model, stats, windows, visible)
+
+    @jax.jit
+    def validate(params: dict, data: dataset.Dataset, key: Array) -> training.Metrics:
+        window_key, mask_key = jax.random.split(key)
+        windows = dataset.sample_windows(window_key, data, config.batch_size, window)
+        training_batch = make_batch(mask_key, config, model, stats, windows)
+        metrics = hidden_errors(model, params, training_batch, names, "valid/train_masks")
+        for prompt in masks.PROMPTS:
+            batch = prompt_batch(prompt, mask_key, windows)
+            read = tuple(m for m in masks.PREDICTS[prompt] if m in names)
+            metrics |= hidden_errors(model, params, batch, read, f"valid/{prompt}")
+        return metrics
+
+    return validate
+
+
+def hidden_errors(
+    model: Model, params: dict, batch: Batch, names: tuple[str, ...], prefix: str
+) -> training.Metrics:
+    """Mean reconstruction error over hidden tokens of the named modalities."""
+    outputs = model.apply(params, batch.tokens, batch.visible)
+    metrics = {}
+    for spec in model.config.modalities:
+        if spec.name not in names:
+            continue
+        output, target = outputs[spec.name], batch.tokens[spec.name]
+        hidden = batch.counted[spec.name] & ~batch.visible[spec.name]
+        if spec.head == "tanh_normal":
+            nll = losses.negative_log_likelihood(output, target).sum(-1)
+            metrics[f"{prefix}/nll"] = losses.masked_mean(nll, hidden)
+            output = distributions.mode(output)
+        error = reconstruction(spec.head, output, target)
+        metrics[f"{prefix}/{spec.name}"] = losses.masked_mean(error, hidden)
+    return metrics

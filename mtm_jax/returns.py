@@ -1,0 +1,57 @@
+"""Returns of trajectories."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def returns_to_go(rewards: Array) -> Array:
+    """Undiscounted sum of the rewards from each step on, that step included: [T] -> [T]."""
+    return jnp.cumsum(rewards[::-1])[::-1]
+
+
+def average_return_to_go(rewards: Array, max_episode_steps: int) -> Array:
+    """Return tokens g_t: the return still to come, averaged over the steps that the limit leaves.
+
+    g_t = (sum_{k >= t} r_k) / (H_max - t). It includes r_t, so it is a value at t.
+
+    Args:
+        rewards: one episode's rewards from its first step on, [T].
+        max_episode_steps: H_max, at least T.
+    """
+    return returns_to_go(rewards) / steps_left(jnp.arange(rewards.shape[0]), max_episode_steps)
+
+
+def steps_left(t: Array, max_episode_steps: int) -> Array:
+    """H_max - t, which turns a return token into a return-to-go by multiplication."""
+    return max_episode_steps - t
+
+
+def lambda_utility(
+    rewards: Array, values: Array, discount: float | Array, lambda_: float | Array
+) -> Array:
+    """Average the n-step returns of one candidate (M3PC equation 3).
+
+    U = (1 - lambda) sum_{n=0}^{h-2} lambda^n G_n + lambda^{h-1} G_{h-1}, where
+    G_n = sum_{k<n} discount^k rewards_k + discount^n values_n.
+    The released planners' U has one more factor `discount`.
+
+    Args:
+        rewards: of the horizon's steps, [h]; the last one has no part in U.
+        values: of the horizon's states, [h].
+        discount: gamma.
+        lambda_: weight of longer returns; 0 gives values[0], 1 gives G_{h-1}.
+
+    Returns:
+        [], in the units of the rewards.
+    """
+
+    def backward(utility_tp1: Array, step: tuple[Array, Array]) -> tuple[Array, None]:
+        reward_t, value_t = step
+        bootstrap = reward_t + discount * utility_tp1
+        return (1.0 - lambda_) * value_t + lambda_ * bootstrap, None
+
+    steps = (rewards[:-1], values[:-1])
+    return jax.lax.scan(backward, values[-1], steps, reverse=True)[0]

@@ -1,0 +1,99 @@
+"""Tokens: raw values to model inputs and back, continuous (normalised) or uniformly binned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from mtm_jax import distributions
+from mtm_jax.types import ModalitySpec
+
+# A dimension that varies less than this is only centred: dividing would amplify rounding noise.
+MIN_SCALE = 1e-4
+
+
+class Stats(flax.struct.PyTreeNode):
+    """Statistics of one modality over real steps of the training split; each field is [D]."""
+
+    mean: Array
+    std: Array
+    min: Array
+    max: Array
+
+
+def identity_stats(dim: int) -> Stats:
+    """Statistics under which `encode` and `decode` change nothing."""
+    zeros, ones = jnp.zeros(dim), jnp.ones(dim)
+    return Stats(mean=zeros, std=ones, min=-ones, max=ones)
+
+
+def compute_stats(values: Array) -> Stats:
+    """Measure the statistics of real steps, [N, D]; no padding may be among them."""
+    return Stats(
+        mean=values.mean(0), std=values.std(0), min=values.min(0), max=values.max(0)
+    )
+
+
+def _scale(spread: Array) -> Array:
+    return jnp.where(spread < MIN_SCALE, 1.0, spread)
+
+
+def encode(stats: Stats, values: Array) -> Array:
+    """Normalise raw values [..., D] to zero mean and unit variance."""
+    return (values - stats.mean) / _scale(stats.std)
+
+
+def decode(stats: Stats, tokens: Array) -> Array:
+    """Invert `encode`."""
+    return tokens * _scale(stats.std) + stats.mean
+
+
+def encode_bins(stats: Stats, values: Array, bins: int) -> Array:
+    """Turn each dimension into a one-hot token over uniform bins: [..., D] -> [..., D, bins].
+
+    Values outside [min, max] fall into the first or last bin.
+    """
+    unit = (values - stats.min) / _scale(stats.max - stats.min)
+    index = jnp.clip(jnp.floor(unit * bins), 0, bins - 1).astype(jnp.int32)
+    return jax.nn.one_hot(index, bins)
+
+
+def decode_bins(stats: Stats, logits: Array) -> Array:
+    """Take the centre of the likeliest bin, in [min, max]: [..., D, bins] -> [..., D]."""
+    bins = logits.shape[-1]
+    unit = (jnp.argmax(logits, -1) + 0.5) / bins
+    # The spread as it is: a constant dimension decodes to its constant.
+    return stats.min + unit * (stats.max - stats.min)
+
+
+def encode_modalities(
+    specs: Sequence[ModalitySpec], stats: Mapping[str, Stats], values: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Turn raw values, modality -> [..., T, D], into the model's inputs.
+
+    Actions under a TanhNormal head stay as they are, clipped into the open interval (F17).
+    """
+    return {spec.name: _encode_one(spec, stats[spec.name], values[spec.name]) for spec in specs}
+
+
+def _encode_one(spec: ModalitySpec, stats: Stats, values: Array) -> Array:
+    if spec.head == "categorical":
+        return encode_bins(stats, values, spec.features)
+    if spec.head == "tanh_normal":
+        return jnp.clip(values, -distributions.ACTION_LIMIT, distributions.ACTION_LIMIT)
+    return encode(stats, values)
+
+
+def decode_prediction(
+    spec: ModalitySpec, stats: Stats, prediction: Array | distributions.TanhNormal
+) -> Array:
+    """Turn one modality's model output into raw values [..., T, D]; a distribution by its mode."""
+    if spec.head == "categorical":
+        return decode_bins(stats, prediction)
+    if spec.head == "tanh_normal":
+        return distributions.mode(prediction)
+    return decode(stats, prediction)

@@ -1,0 +1,37 @@
+"""What every training program shares: many steps in one compiled call, with its state donated."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Metrics = dict[str, Array]  # "group/name" -> scalar
+StepFn = Callable[[Any, Any], tuple[Any, Metrics]]
+
+
+class Trainer(NamedTuple):
+    """A training program.
+
+    init(key) -> state, a frozen pytree of arrays with a `step` field.
+    run(state, data, length) -> (state, metrics): `length` steps, metrics averaged over them.
+        The state is donated; `length` is static, one compilation per value.
+    """
+
+    init: Callable[[Array], Any]
+    run: Callable[[Any, Any, int], tuple[Any, Metrics]]
+
+
+def make_trainer(init: Callable[[Array], Any], step: StepFn) -> Trainer:
+    """Wrap `step(state, data) -> (state, metrics)` into a compiled scan."""
+
+    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
+    def run(state: Any, data: Any, length: int) -> tuple[Any, Metrics]:
+        state, metrics = jax.lax.scan(lambda s, _: step(s, data), state, None, length=length)
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    return Trainer(jax.jit(init), run)

@@ -1,0 +1,165 @@
+"""Every mistake on the command line ends in one sentence and exit code 2."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from experiments import cli
+from mtm_jax.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("clean_logging")
+
+CONFIG = """
+from ml_collections import config_dict
+from mtm_jax.envs import registry
+
+def get_config(name="hopper-medium"):
+    registry.parse_name(name)
+    config = config_dict.ConfigDict()
+    config.env = name
+    config.steps = 10  # gradient steps
+    config.rate = 1e-3
+    config.fast = False
+    config.source = config_dict.placeholder(str)
+    config.model = config_dict.ConfigDict()
+    config.model.hidden = (256, 256)  # widths
+    config.methods = ("bc", "rcbc")
+    return config
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "dummy.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def run(*argv, main=lambda config: None):
+    cli.run(main, description="A dummy.", argv=argv)
+
+
+def error_of(capsys, *argv, main=lambda config: None):
+    """Run, expect exit code 2, and return the one line on stderr."""
+    with pytest.raises(SystemExit) as exit_:
+        run(*argv, main=main)
+    assert exit_.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    return lines[0]
+
+
+def test_overrides_reach_a_locked_config(file):
+    seen = []
+    run(
+        f"--config={file}:walker2d-expert",
+        *("--config.steps=5", "--config.rate", "2", "--config.fast", "--config.source=d4rl"),
+        "--config.model.hidden=(1,2)",
+        main=lambda config: seen.append(config),
+    )
+    (config,) = seen
+    assert config.is_locked
+    assert (config.env, config.steps, config.rate, config.fast, config.source) == (
+        *("walker2d-expert", 5, 2.0, True, "d4rl"),
+    )
+    assert config.model.hidden == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("flag", "parts"),
+    [
+        ("--config.stepz=5", ("--config.stepz", "did you mean --config.steps?")),
+        ("--config.hidden=5", ("--config.hidden", "did you mean --config.model.hidden?")),
+        ("--config.model=5", ("--config.model", "model.hidden")),
+        ("--config.zzz=5", ("--config.zzz", "--help")),
+        ("--config.steps=1e5", ("--config.steps=1e5", "type int", "10")),
+        ("--config.rate=fast", ("--config.rate=fast", "type float", "0.001")),
+        ("--config.fast=maybe", ("--config.fast=maybe", "type bool")),
+        ("--config.model.hidden=wide", ("--config.model.hidden", "type tuple", "(256, 256)")),
+        ("--steps=5", ("--steps", "did you mean --config.steps?")),
+        ("steps=5", ("steps=5", "--config.KEY=VALUE")),
+    ],
+)
+def test_wrong_override_is_named(file, capsys, flag, parts):
+    message = error_of(capsys, f"--config={file}", flag)
+    for part in parts:
+        assert part in message
+
+
+def test_unknown_environment_in_get_config(file, capsys):
+    message = error_of(capsys, f"--config={file}:ant-medium")
+    assert "unknown environment 'ant'" in message and "hopper" in message
+
+
+def test_unknown_file_lists_close_ones(capsys):
+    assert "configs/mask_figure.py" in error_of(capsys, "--config=configs/mask_figures.py")
+
+
+def test_name_after_a_config_that_takes_none(capsys):
+    message = error_of(capsys, "--config=configs/mask_figure.py:hopper")
+    assert "'hopper'" in message and "--config=configs/mask_figure.py" in message
+
+
+def test_config_file_with_a_syntax_error(tmp_path, capsys):
+    broken = tmp_path / "broken.py"
+    broken.write_text("x = 1\ndef (:\n")
+    assert "broken.py line 2" in error_of(capsys, f"--config={broken}")
+
+
+def fail(config):
+    raise UserError("no such data")
+
+
+def test_user_error_of_the_program(file, capsys):
+    assert error_of(capsys, f"--config={file}", main=fail) == "error: no such data"
+
+
+def test_debug_shows_the_traceback(file, capsys):
+    with pytest.raises(SystemExit):
+        run(f"--config={file}", "--debug", main=fail)
+    err = capsys.readouterr().err
+    assert "Traceback" in err and "in fail" in err
+
+
+def test_a_bug_is_not_hidden(file):
+    def bug(config):
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        run(f"--config={file}", main=bug)
+
+
+def test_interrupt_exits_with_130(file):
+    def interrupt(config):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as exit_:
+        run(f"--config={file}", main=interrupt)
+    assert exit_.value.code == 130
+
+
+def test_help_lists_keys_defaults_comments_and_an_example(file, capsys):
+    run(f"--config={file}", "--help", main=fail)
+    out = capsys.readouterr().out
+    assert "A dummy." in out and "example: python -m experiments." in out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "--config.steps=10 gradient steps" in lines
+    assert "--config.model.hidden='(256, 256)' widths" in lines
+    assert """--config.methods="('bc', 'rcbc')\"""" in lines
+
+
+def test_logs_go_to_stderr(file, capsys):
+    run(f"--config={file}", main=lambda _: logging.getLogger("mtm_jax.data").info("loaded"))
+    captured = capsys.readouterr()
+    assert "loaded" in captured.err and captured.out == ""
+
+
+def test_default_file_is_named_after_the_module(root):
+    command = [sys.executable, "-m", "experiments.mask_figure", "--config.windoww=3"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.strip() == (
+        "error: unknown key --config.windoww; did you mean --config.window?"
+    )
