@@ -1,6 +1,6 @@
 """Train one environment's behaviour ladder with SAC (two CPU cores, about an hour for hopper).
 
-    python -m experiments.behaviours --config=configs/behaviours.py:hopper
+python -m experiments.behaviours --config=configs/behaviours.py:hopper
 """
 
 from ml_collections import config_dict

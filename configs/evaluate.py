@@ -1,6 +1,6 @@
 """Evaluate a pretrained run as a policy.
 
-    python -m experiments.evaluate --config.run=runs/pretrain/hopper-medium-m3pc-small-seed0
+python -m experiments.evaluate --config.run=runs/pretrain/hopper-medium-m3pc-small-seed0
 """
 
 from ml_collections import config_dict

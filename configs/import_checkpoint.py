@@ -1,6 +1,8 @@
 """Convert a published MTM or M3PC checkpoint (seconds).
 
     python -m experiments.import_checkpoint file.pt OUT
+
+It needs torch, and nothing else does: pip install torch
 """
 
 from ml_collections import config_dict

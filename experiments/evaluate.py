@@ -18,14 +18,34 @@ from mtm_jax import agent as agent_lib
 from mtm_jax import figures, metrics
 from mtm_jax.envs import registry, rollout
 from mtm_jax.errors import UserError
+from mtm_jax.planning import roles
 
 
 def main(config: config_dict.ConfigDict) -> None:
     """Load the last checkpoint of a run and evaluate it."""
     if not config.run:
         raise UserError("no run was named; give --config.run=FOLDER")
+    check(config.eval)
     agent = agent_lib.load(config.run)
     evaluate_run(pathlib.Path(config.run), agent, config.eval, "evaluate", config.seed)
+
+
+def check(settings: config_dict.ConfigDict) -> None:
+    """Refuse settings of an evaluation before anything is computed.
+
+    Raises:
+        UserError: a method is no policy, or there is none, or a number is out of range.
+    """
+    unknown = [method for method in settings.methods if method not in roles.POLICIES]
+    if unknown or not settings.methods:
+        raise UserError(
+            f"eval.methods are {tuple(settings.methods)}; choose among {', '.join(roles.POLICIES)}"
+        )
+    if settings.episodes < 1 or settings.seed < 0:
+        raise UserError(
+            f"eval.episodes is {settings.episodes} and eval.seed is {settings.seed}; "
+            "give at least 1 episode and a seed that is not negative"
+        )
 
 
 def evaluate_run(
@@ -36,7 +56,7 @@ def evaluate_run(
     seed: int,
 ) -> list[dict]:
     """Evaluate every method, append the rows, print the table and draw the figure."""
-    rows = [evaluate_method(agent, method, settings, experiment, seed) for method in settings.methods]
+    rows = [evaluate_method(agent, m, settings, experiment, seed) for m in settings.methods]
     for row in rows:
         metrics.write_result(folder, row)
     metrics.print_results(rows)

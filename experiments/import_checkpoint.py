@@ -53,11 +53,10 @@ def read_state_dict(path: str) -> dict[str, np.ndarray]:
         with torch.serialization.safe_globals(_numpy_scalars()):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"{path} is not a checkpoint of plain arrays ({reason}); "
+            f"{path} is not a PyTorch file of arrays and plain numbers ({type(error).__name__}); "
             "give the .pt file that training saved, or save model.state_dict() alone"
-        ) from None
+        ) from error
     return {name: _to_numpy(path, name, value) for name, value in _parameters(loaded).items()}
 
 

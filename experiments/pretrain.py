@@ -26,6 +26,7 @@ from mtm_jax.errors import UserError
 def main(config: config_dict.ConfigDict) -> None:
     """Load the data, train, save, evaluate, draw."""
     started = time.monotonic()
+    check(config)
     folder = pathlib.Path(config.out) if config.out else build.default_out(config)
     data = build.load_data(config)
     settings = build.pretrain_config(config, data)
@@ -40,7 +41,7 @@ def main(config: config_dict.ConfigDict) -> None:
     state = restore(trainer.init(jax.random.key(config.seed)), checkpoints)
 
     def save(state: pretrain.TrainState) -> None:
-        agent = make_agent(config, settings, data, network, state)
+        agent = make_agent(config, data, network, state)
         saved = {"params": state.params, "stats": data.stats}
         checkpoints.save(agent.step, saved, state, agent_lib.describe(agent))
 
@@ -51,32 +52,45 @@ def main(config: config_dict.ConfigDict) -> None:
         sys.exit(interrupted.exit_code)
     rich.print(f"data and training took {time.monotonic() - started:.0f} s")
     figures.learning_curves(folder)
-    agent = make_agent(config, settings, data, network, state)
+    agent = make_agent(config, data, network, state)
     evaluate.evaluate_run(folder, agent, config.eval, experiment="pretrain", seed=config.seed)
     rich.print(f"everything took {time.monotonic() - started:.0f} s; results are in {folder}")
 
 
+def check(config: config_dict.ConfigDict) -> None:
+    """Refuse settings before data are read and the run folder is made.
+
+    Raises:
+        UserError: an interval, the split's seed or a setting of the evaluation is out of range.
+    """
+    for key in ("log_every", "validate_every", "save_every"):
+        if config[key] < 1:
+            raise UserError(f"{key} is {config[key]} steps; it must be at least 1")
+    if config.data.split_seed < 0:
+        raise UserError(f"data.split_seed is {config.data.split_seed}; it must not be negative")
+    history, window = config.eval.history, config.model.window
+    if not 0 <= history < window:
+        raise UserError(
+            f"eval.history is {history}; with a window of {window} it must be "
+            f"from 0 to {window - 1}"
+        )
+    evaluate.check(config.eval)
+
+
 def make_agent(
     config: config_dict.ConfigDict,
-    settings: PretrainConfig,
     data: build.Data,
     network: model.Model,
     state: pretrain.TrainState,
 ) -> agent_lib.Agent:
     """Bundle the present parameters with what acting needs."""
-    history = config.eval.history
-    if not 0 <= history < settings.model.window:
-        raise UserError(
-            f"eval.history is {history}; with a window of {settings.model.window} it must be "
-            f"from 0 to {settings.model.window - 1}"
-        )
     return agent_lib.Agent(
         model=network,
         params=state.params,
         stats=data.stats,
         info=data.info,
         returns=data.returns,
-        history=history,
+        history=config.eval.history,
         step=int(state.step),
     )
 

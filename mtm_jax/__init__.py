@@ -13,18 +13,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mtm_jax.agent import Agent, Policy, load
+    from mtm_jax.agent import Agent, load
     from mtm_jax.config import LossConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
     from mtm_jax.data.sources import load as load_data
     from mtm_jax.dataset import Dataset, make_dataset, sample_windows
     from mtm_jax.errors import UserError
     from mtm_jax.model import Model, make_model
+    from mtm_jax.policy import Policy
     from mtm_jax.torch_import import from_torch_state_dict
     from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
 
 _HOME = {
     "Agent": "agent",
-    "Policy": "agent",
+    "Policy": "policy",
     "load": "agent",
     "LossConfig": "config",
     "MaskConfig": "config",

@@ -3,6 +3,8 @@
     policy = mtm_jax.load("runs/pretrain/hopper-medium").policy()
     action = policy.act(obs)             # the first step of an episode
     action = policy.act(obs, reward)     # every further one
+
+Everything here is in the environment's units.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 from jax import Array
 
 from mtm_jax import checkpoint, tokens
+from mtm_jax import policy as policy_lib
 from mtm_jax.config import ModelConfig
 from mtm_jax.envs import rollout
 from mtm_jax.errors import UserError
@@ -58,9 +61,9 @@ class Agent:
 
     def policy(
         self, prompt: str = "rcbc", target_fraction: float = 1.0, seed: int | None = None
-    ) -> Policy:
+    ) -> policy_lib.Policy:
         """Make a policy for one environment; see `Policy`."""
-        return Policy(self, prompt, target_fraction, seed)
+        return policy_lib.Policy(self, prompt, target_fraction, seed)
 
     def target_return(self, target_fraction: float) -> float:
         """Return to ask for: a fraction of the best in the training data, undiscounted."""
@@ -72,9 +75,9 @@ class Agent:
         Raises:
             UserError: the prompt is not a policy.
         """
-        _check_prompt(prompt)
+        policy_lib.check_prompt(prompt)
         target = jnp.float32(self.target_return(target_fraction) / self.info.max_episode_steps)
-        choose = functools.partial(self._act, prompt=prompt)
+        choose = functools.partial(roles.act, self.model, prompt=prompt)
 
         @jax.jit
         def begin(params: dict, stats: dict, obs: Array) -> tuple[Array, context_lib.Context]:
@@ -108,11 +111,15 @@ class Agent:
 
         Returns:
             next states [h, S], rewards [h] (None if the model has none), return tokens [h].
+
+        Raises:
+            UserError: a shape is wrong, a value is not finite, or the window is a single step.
         """
-        obs = check_observation(obs, self.info, self.stats)
+        obs = policy_lib.check_observation(obs, self.info, self.stats)
         history = min(self.history, self.model.config.window - 2)
         context = self._begin(jnp.asarray(obs))
-        return self._imagine(self.params, self.stats, context, self._to_unit(actions), history)
+        actions = self._to_unit(self._check_actions(actions))
+        return self._imagine(self.params, self.stats, context, actions, history)
 
     def inverse_dynamics(self, states: np.ndarray) -> np.ndarray:
         """Infer the actions that led from each state to the next.
@@ -124,13 +131,14 @@ class Agent:
             [n - 1, A] in the environment's units.
 
         Raises:
-            UserError: more states than slots, or fewer than two.
+            UserError: more states than slots, or fewer than two, or one that cannot be read.
         """
         window = self.model.config.window
         if not 2 <= len(states) <= window:
             raise UserError(
                 f"inverse dynamics got {len(states)} states; give 2 to {window}, the model's window"
             )
+        states = np.stack([policy_lib.check_observation(s, self.info, self.stats) for s in states])
         # Slots behind the last state repeat it: the prompt shows every state.
         padded = jnp.concatenate([states, jnp.repeat(states[-1:], window - len(states), 0)])
         actions = jnp.zeros((window, len(self.info.action_low)))
@@ -146,21 +154,22 @@ class Agent:
 
     def _to_unit(self, actions: np.ndarray) -> Array:
         low, high = np.float32(self.info.action_low), np.float32(self.info.action_high)
-        return jnp.asarray(2.0 * (np.asarray(actions, np.float32) - low) / (high - low) - 1.0)
+        return jnp.asarray(2.0 * (actions - low) / (high - low) - 1.0)
+
+    def _check_actions(self, actions: np.ndarray) -> np.ndarray:
+        actions, dims = np.asarray(actions, np.float32), len(self.info.action_low)
+        if actions.ndim != 2 or len(actions) == 0 or actions.shape[1] != dims:
+            raise UserError(
+                f"actions have shape {actions.shape}; expected one row of {dims} per step, "
+                "and at least one step"
+            )
+        if not np.isfinite(actions).all():
+            step, dim = np.argwhere(~np.isfinite(actions))[0]
+            raise UserError(f"actions are not finite: step {step}, dimension {dim}")
+        return actions
 
     def _begin(self, obs: Array) -> context_lib.Context:
         return context_lib.begin(obs, len(self.info.action_low), self.model.config.window)
-
-    def _act(
-        self,
-        params: dict,
-        stats: Mapping[str, tokens.Stats],
-        context: context_lib.Context,
-        target: Array,
-        prompt: str,
-        key: Array | None = None,
-    ) -> Array:
-        return roles.act(self.model, params, stats, context, target, prompt, key)
 
     @functools.cached_property
     def _imagine(self) -> Any:
@@ -169,75 +178,6 @@ class Agent:
     @functools.cached_property
     def _inverse(self) -> Any:
         return jax.jit(functools.partial(roles.inverse_dynamics, self.model))
-
-
-class Policy:
-    """A policy for one environment, which remembers the episode so far.
-
-    Call `reset()` (or make a new one) before each episode, then `act(obs, reward)` every step.
-    """
-
-    def __init__(
-        self,
-        agent: Agent,
-        prompt: str = "rcbc",
-        target_fraction: float = 1.0,
-        seed: int | None = None,
-    ):
-        """Prepare to act.
-
-        Args:
-            agent: the pretrained model.
-            prompt: "rcbc" or "bc".
-            target_fraction: return to ask for, as a fraction of the best in the training data.
-            seed: draw actions from the predicted distribution; None takes its mode.
-
-        Raises:
-            UserError: the prompt is not a policy.
-        """
-        _check_prompt(prompt)
-        self.agent = agent
-        self.env_id = agent.info.env_id
-        self._key = None if seed is None else jax.random.key(seed)
-        self._steps = 0
-        target = agent.target_return(target_fraction) / agent.info.max_episode_steps
-        self._target = jnp.float32(target)
-        self._act = jax.jit(functools.partial(agent._act, prompt=prompt))
-        self._extend = jax.jit(functools.partial(context_lib.extend, history=agent.history))
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the episode."""
-        self._context: context_lib.Context | None = None
-        self._action: Array | None = None
-
-    def act(self, obs: np.ndarray, reward: float | None = None) -> np.ndarray:
-        """Choose an action, [A] in the environment's units.
-
-        Args:
-            obs: what the environment shows now, [S].
-            reward: of the previous action; None in the first step of an episode only.
-
-        Raises:
-            UserError: an observation of the wrong shape or with NaN, or a reward that is missing
-                or too early.
-        """
-        obs = jnp.asarray(check_observation(obs, self.agent.info, self.agent.stats))
-        if (reward is None) != (self._context is None):
-            raise UserError(
-                "policy.act got no reward after the first step; pass the reward of the last action"
-                if reward is None
-                else "policy.act got a reward in the first step; call policy.act(obs) after reset()"
-            )
-        if self._context is None:
-            self._context = self.agent._begin(obs)
-        else:
-            self._context = self._extend(self._context, self._action, jnp.float32(reward), obs)
-        key = None if self._key is None else jax.random.fold_in(self._key, self._steps)
-        self._steps += 1
-        agent = self.agent
-        self._action = self._act(agent.params, agent.stats, self._context, self._target, key=key)
-        return agent.to_environment(self._action)
 
 
 def load(run: str | pathlib.Path, step: int | None = None) -> Agent:
@@ -292,26 +232,3 @@ def info_from_json(data: Mapping[str, Any]) -> DataInfo:
     """Rebuild a DataInfo from its JSON form."""
     bounds = {k: tuple(data[k]) for k in ("action_low", "action_high")}
     return DataInfo(**(dict(data) | bounds))
-
-
-def check_observation(
-    obs: np.ndarray, info: DataInfo, stats: Mapping[str, tokens.Stats]
-) -> np.ndarray:
-    """Refuse an observation that the model cannot read; return it as float32.
-
-    Raises:
-        UserError: the shape is wrong, or a value is not finite.
-    """
-    obs = np.asarray(obs, np.float32)
-    expected = stats["states"].mean.shape
-    if obs.shape != expected:
-        raise UserError(f"observation has shape {obs.shape}, {info.env_id} has {expected}")
-    if not np.isfinite(obs).all():
-        first = int(np.argmin(np.isfinite(obs)))
-        raise UserError(f"observation is not finite: dimension {first} is {obs[first]}")
-    return obs
-
-
-def _check_prompt(prompt: str) -> None:
-    if prompt not in roles.POLICIES:
-        raise UserError(f"{prompt!r} is not a policy; choose one of {', '.join(roles.POLICIES)}")

@@ -63,7 +63,10 @@ class MaskConfig:
     )
 
     def __post_init__(self):
-        for name, weights in (("patterns", self.patterns), ("modality_weights", self.modality_weights)):
+        for name, weights in (
+            ("patterns", self.patterns),
+            ("modality_weights", self.modality_weights),
+        ):
             values = [w for _, w in weights]
             _require(
                 len(values) > 0 and min(values) >= 0 and sum(values) > 0,
@@ -77,7 +80,7 @@ class MaskConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Reconstruction losses; the fields from `entropy_target` on act only with a tanh_normal head."""
+    """The action loss of a tanh_normal head; other heads have no settings."""
 
     entropy_target: float = -3.0  # beta of M3PC equation 2, in nats
     entropy_reduction: Literal["joint", "per_dimension"] = "joint"
@@ -90,7 +93,9 @@ class LossConfig:
             self.entropy_samples >= 1,
             f"entropy_samples is {self.entropy_samples}; it must be at least 1",
         )
-        _require(self.initial_sigma > 0, f"initial_sigma is {self.initial_sigma}; it must be positive")
+        _require(
+            self.initial_sigma > 0, f"initial_sigma is {self.initial_sigma}; it must be positive"
+        )
         _require(
             self.entropy_reduction in ("joint", "per_dimension"),
             f"entropy_reduction is {self.entropy_reduction!r}; choose 'joint' or 'per_dimension'",

@@ -96,10 +96,18 @@ def return_tokens(trajectories: Trajectories) -> np.ndarray:
     """
     lengths = trajectories.lengths
     ends = np.cumsum(lengths) - 1
-    total = np.cumsum(trajectories.rewards, dtype=np.float64)
-    to_go = np.repeat(total[ends], lengths) - total + trajectories.rewards
+    # The running sum must not carry what an episode lacks into the next one.
+    rewards = np.where(_has(trajectories, "rewards"), trajectories.rewards, 0.0)
+    total = np.cumsum(rewards, dtype=np.float64)
+    to_go = np.repeat(total[ends], lengths) - total + rewards
     t = np.arange(len(total)) - np.repeat(trajectories.starts, lengths)
     return (to_go / (trajectories.info.max_episode_steps - t)).astype(np.float32)
+
+
+def _has(trajectories: Trajectories, modality: str) -> np.ndarray:
+    """Which steps have a modality, [N] bool."""
+    everywhere = np.ones(len(trajectories.lengths), bool)
+    return np.repeat(trajectories.available.get(modality, everywhere), trajectories.lengths)
 
 
 def rescale_actions(trajectories: Trajectories) -> np.ndarray:
@@ -112,16 +120,16 @@ def rescale_actions(trajectories: Trajectories) -> np.ndarray:
 
 
 def compute_stats(data: Dataset) -> dict[str, tokens.Stats]:
-    """Statistics of every modality over the real steps that have it."""
+    """Measure every modality over the real steps that have it; identities where none has."""
     stats = {}
     for m in MODALITIES:
         values = np.asarray(data.values[m], np.float64)
         if m in data.available:
             values = values[np.asarray(data.available[m])]
-        as_float32 = jax.tree.map(
-            lambda x: jnp.asarray(x, jnp.float32), tokens.compute_stats(values)
+        found = (
+            tokens.compute_stats(values) if len(values) else tokens.identity_stats(values.shape[1])
         )
-        stats[m] = as_float32
+        stats[m] = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), found)
     return stats
 
 
@@ -158,11 +166,13 @@ def split_episodes(
     Args:
         trajectories: all episodes.
         fraction: of the episodes, for training; at least one episode goes to each part.
-        seed: of the shuffle.
+        seed: of the shuffle, not negative.
 
     Raises:
-        UserError: there are fewer than two episodes.
+        UserError: there are fewer than two episodes, or the fraction is not between 0 and 1.
     """
+    if not 0.0 < fraction < 1.0:
+        raise UserError(f"the training fraction is {fraction}; it must lie between 0 and 1")
     episodes = len(trajectories.lengths)
     if episodes < 2:
         raise UserError(

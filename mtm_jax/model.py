@@ -103,7 +103,7 @@ def _split(flat: Array, config: ModelConfig) -> dict[str, Array]:
 
 
 def _join(parts: list[Array]) -> Array:
-    """Concatenate [..., T, P, ...] per modality to [..., sum T P, ...] given P is the second axis."""
+    """Concatenate [..., T P, C] per modality to [..., sum T P, C]."""
     return jnp.concatenate(parts, axis=-2)
 
 
@@ -137,8 +137,7 @@ class _MaskedTrajectoryModel(nn.Module):
         self.heads = {m.name: _make_head(m, c.width, self.dtype) for m in c.modalities}
 
     def _dense(self, name: str) -> nn.Dense:
-        kernel_init = networks.fan_in_uniform
-        return nn.Dense(self.config.width, kernel_init=kernel_init, dtype=self.dtype, name=name)
+        return networks.dense(self.config.width, name, dtype=self.dtype)
 
     def encode(self, tokens: Tokens, visible: Visible, deterministic: bool) -> Array:
         """Encode the visible tokens: -> [..., sum T P, C]."""
@@ -190,13 +189,9 @@ class _MLPHead(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = networks.layer_norm("norm")(x)
-        x = nn.Dense(
-            self.width, kernel_init=networks.fan_in_uniform, dtype=self.dtype, name="hidden"
-        )(x)
+        x = networks.dense(self.width, "hidden", dtype=self.dtype)(x)
         # The last product stays in float32: losses and planning read it.
-        return nn.Dense(self.features, kernel_init=networks.fan_in_uniform, name="out")(
-            networks.gelu(x).astype(jnp.float32)
-        )
+        return networks.dense(self.features, "out")(networks.gelu(x).astype(jnp.float32))
 
 
 class _TanhNormalHead(nn.Module):
@@ -207,8 +202,8 @@ class _TanhNormalHead(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> distributions.TanhNormal:
         orthogonal = nn.initializers.orthogonal()
-        loc = nn.Dense(self.features, kernel_init=orthogonal, name="loc")(x)
-        raw = nn.Dense(self.features, kernel_init=orthogonal, name="log_std")(x)
+        loc = networks.dense(self.features, "loc", orthogonal)(x)
+        raw = networks.dense(self.features, "log_std", orthogonal)(x)
         return distributions.TanhNormal(loc, distributions.squash_log_std(raw))
 
 

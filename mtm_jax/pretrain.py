@@ -104,11 +104,17 @@ def mask_batch(model: Model, stats: Stats, windows: dataset.Windows, visible: Vi
     specs = model.config.modalities
     real = {m.name: windows.valid for m in specs}
     counted = masks.hide_missing(real, windows.available)
+    encoded = tokens.encode_modalities(specs, stats, windows.values)
     return Batch(
-        tokens=tokens.encode_modalities(specs, stats, windows.values),
+        # What is missing may hold anything, NaN too, which would reach the gradient.
+        tokens={m: _where_counted(counted[m], x) for m, x in encoded.items()},
         visible={m: visible[m] & counted[m] for m in counted},
         counted=counted,
     )
+
+
+def _where_counted(counted: Array, encoded: Array) -> Array:
+    return jnp.where(counted.reshape(*counted.shape, *[1] * (encoded.ndim - 2)), encoded, 0.0)
 
 
 def loss(

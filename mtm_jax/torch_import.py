@@ -35,6 +35,7 @@ _MODULES = (
     (r"output_head_dict\.(\w+)\.mu", r"head_\1/loc"),
     (r"output_head_dict\.(\w+)\.log_std", r"head_\1/log_std"),
 )
+_LEAF = r"((?<!in_proj)\.|(?<=in_proj)_)(?P<leaf>weight|bias)"
 # Their parameter [1, 1, ...] -> ours [...].
 _EMBEDDINGS = (
     (r"mask_token_dict\.(\w+)", r"mask_token_\1"),
@@ -161,7 +162,7 @@ def _convert(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
             leading = array.shape[:2] == (1, 1)
             return match.expand(template), array[0, 0] if leading else array
     for pattern, template in _MODULES:
-        if match := re.fullmatch(pattern + r"[._](?P<leaf>weight|bias)", name):
+        if match := re.fullmatch(pattern + _LEAF, name):
             if match["leaf"] == "bias":
                 return match.expand(template) + "/bias", array
             leaf = "kernel" if array.ndim == 2 else "scale"

@@ -34,4 +34,14 @@ def make_trainer(init: Callable[[Array], Any], step: StepFn) -> Trainer:
         state, metrics = jax.lax.scan(lambda s, _: step(s, data), state, None, length=length)
         return state, jax.tree.map(jnp.mean, metrics)
 
-    return Trainer(jax.jit(init), run)
+    return Trainer(jax.jit(lambda key: _strongly_typed(init(key))), run)
+
+
+def _strongly_typed(state: Any) -> Any:
+    """Forget weak types, which `run` would not return: its second call would compile again."""
+
+    def convert(x: Array) -> Array:
+        is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return x if is_key else jax.lax.convert_element_type(x, x.dtype)
+
+    return jax.tree.map(convert, state)

@@ -9,8 +9,11 @@ import pathlib
 # Before jax is imported anywhere. Test processes side by side would fight over one accelerator's
 # memory; set JAX_PLATFORMS to test on one.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests compile more than they compute.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import hypothesis
+import numpy as np
 import pytest
 import rich
 
@@ -33,3 +36,73 @@ def clean_logging():
     yield
     logger.handlers[:], logger.level, logger.propagate = before
     rich.reconfigure(stderr=False)
+
+
+@pytest.fixture(scope="session")
+def hopper_file(tmp_path_factory) -> pathlib.Path:
+    """Synthetic hopper data in D4RL's layout: smooth, 12 episodes of 20 to 42 steps."""
+    import h5py
+
+    rng = np.random.default_rng(0)
+    episodes = [smooth_episode(rng, 20 + 2 * e) for e in range(12)]
+    path = tmp_path_factory.mktemp("data") / "hopper_medium.hdf5"
+    with h5py.File(path, "w") as file:
+        for name in episodes[0]:
+            file[name] = np.concatenate([episode[name] for episode in episodes])
+    return path
+
+
+def smooth_episode(rng: np.random.Generator, steps: int) -> dict[str, np.ndarray]:
+    """Sinusoids with Hopper's dimensions; every third episode ends by itself."""
+    t = np.arange(steps)[:, None] / 10.0
+    states = np.sin(t * rng.uniform(0.5, 1.5, 11) + rng.uniform(0.0, 6.0, 11))
+    actions = 0.8 * np.sin(states[:, :3] + states[:, 3:6])
+    last = np.arange(steps) == steps - 1
+    return {
+        "observations": states.astype(np.float32),
+        "actions": actions.astype(np.float32),
+        "rewards": (1.0 + 0.5 * states[:, 0] - 0.1 * (actions**2).sum(-1)).astype(np.float32),
+        "terminals": last & (steps % 3 == 0),
+        "timeouts": last & (steps % 3 != 0),
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_config(hopper_file):
+    """Return a function that makes a configuration of seconds, with overrides "KEY=VALUE"."""
+    from experiments import cli
+
+    tiny = (
+        *(f"source={hopper_file}", "steps=30", "batch_size=16", "log_every=10", "save_every=10"),
+        *("validate_every=1000", "model.width=16", "model.heads=2", "model.encoder_layers=1"),
+        *("optim.learning_rate=1e-3", "optim.warmup_fraction=0.1"),
+        *("eval.methods=('rcbc',)", "eval.episodes=2"),
+    )
+
+    def make(out: pathlib.Path, *overrides: str, name: str = "hopper-medium,preset=paper"):
+        keys = (*tiny, f"out={out}", *overrides)
+        argv = [f"--config=configs/pretrain.py:{name}", *(f"--config.{key}" for key in keys)]
+        return cli.parse(argv, "configs/pretrain.py")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def compiled_once(tmp_path_factory):
+    """Let every program of this process that has been compiled before be read back."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(compiled_once, tiny_config, tmp_path_factory) -> pathlib.Path:
+    """Folder of a finished pretraining run; tests that change it copy it first."""
+    from experiments import pretrain
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    pretrain.main(tiny_config(folder))
+    return folder

@@ -223,6 +223,8 @@ def test_a_data_set_has_exactly_the_steps_asked_for(actors, inline, level):
     half = [ends[np.flatnonzero(ends == 349)[0]]] if level == "medium-expert" else []
     cut = np.setdiff1d(ends, np.flatnonzero(data.terminals))
     assert set(cut) <= {*half, 699}
+    starts = data.observations[data.starts]
+    assert len(np.unique(starts, axis=0)) == len(starts)  # no episode is there twice
     assert data.info.env_id == "Hopper-v5"
     assert data.info.source == "builtin"
 

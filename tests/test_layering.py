@@ -18,7 +18,7 @@ LEVELS = {
     2: {"networks", "model", "critics"},
     3: {"dataset", "training", "pretrain", "iql", "finetune", "td3", "sac", "torch_import"}
     | {"baselines.", "planning."},
-    4: {"agent", "cache", "checkpoint", "figures", "metrics", "model_files", "progress"}
+    4: {"agent", "cache", "checkpoint", "figures", "metrics", "model_files", "policy", "progress"}
     | {"report", "sharding", "statistics", "video", "data.", "envs."},
 }
 LINEN = {"networks", "model", "critics"}

@@ -123,9 +123,7 @@ def in_order(visible):
 @functools.cache
 def autoregressive(fractions, window=4, draws=4000):
     """Draws with the same seeds, whatever the fractions."""
-    return draw_many(
-        draws, lambda k: masks.random_autoregressive(k, window, fractions, WEIGHTS)
-    )
+    return draw_many(draws, lambda k: masks.random_autoregressive(k, window, fractions, WEIGHTS))
 
 
 def test_random_autoregressive_shows_nothing_from_its_token_on():
@@ -179,7 +177,8 @@ def test_draw_mixes_patterns_by_weight():
 
 def test_draw_takes_the_slot_of_a_prompt_uniformly():
     shown = drawn(4000, patterns=(("bc", 1.0),))
-    assert_frequencies(np.bincount(shown["states"].sum(1), minlength=5), [0, 0.25, 0.25, 0.25, 0.25])
+    counts = np.bincount(shown["states"].sum(1), minlength=5)
+    assert_frequencies(counts, [0, 0.25, 0.25, 0.25, 0.25])
     np.testing.assert_array_equal(shown["actions"].sum(1), shown["states"].sum(1) - 1)
 
 

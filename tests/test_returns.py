@@ -10,7 +10,6 @@ from hypothesis.extra import numpy as hnp
 
 from mtm_jax import returns
 
-quick = hypothesis.settings(max_examples=30, deadline=None)
 STEPS = hnp.arrays(np.float32, 5, elements=st.floats(-10, 10, width=32))
 UNIT = st.floats(0.0, 1.0, width=32)
 HORIZON = 5
@@ -23,7 +22,6 @@ def n_step_returns(rewards, values, discount):
     return [powers[:n] @ rewards[:n] + powers[n] * values[n] for n in range(HORIZON)]
 
 
-@quick
 @hypothesis.given(rewards=STEPS)
 def test_average_times_steps_left_obeys_the_one_step_identity(rewards):
     limit = 9
@@ -48,7 +46,6 @@ def test_an_early_end_lowers_the_average_as_if_nothing_more_were_earned():
     np.testing.assert_allclose(early, padded[:4], rtol=1e-6)
 
 
-@quick
 @hypothesis.given(rewards=STEPS, values=STEPS, discount=UNIT, lambda_=UNIT)
 def test_utility_equals_equation_3_written_out(rewards, values, discount, lambda_):
     g = n_step_returns(rewards.astype(np.float64), values.astype(np.float64), discount)
@@ -57,7 +54,6 @@ def test_utility_equals_equation_3_written_out(rewards, values, discount, lambda
     np.testing.assert_allclose(found, np.dot(weights, g), rtol=1e-5, atol=1e-4)
 
 
-@quick
 @hypothesis.given(rewards=STEPS, last=st.floats(-10, 10, width=32), lambda_=UNIT)
 def test_utility_of_consistent_values_is_the_first_value_for_every_lambda(rewards, last, lambda_):
     values = [last]

@@ -118,10 +118,13 @@ def test_unknown_names_are_refused(source):
         sources.load("hopper-novice", source)
 
 
-def test_an_unknown_environment_is_refused_for_a_path(tmp_path):
+def test_an_unknown_environment_is_refused_for_paths_and_ids(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    folder = minari.write(make(), "mine/hopper-v0", tmp_path)
     path = save_d4rl(tmp_path / "hopper.hdf5")
-    with pytest.raises(UserError, match="cannot be told from 'ant-medium'"):
-        sources.load("ant-medium", str(path))
+    for source in (str(path), str(folder), "minari:mine/hopper-v0"):
+        with pytest.raises(UserError, match="cannot be told from 'ant-medium'"):
+            sources.load("ant-medium", source)
 
 
 def test_steps_of_other_sources_are_said_to_be_ignored(tmp_path, caplog):

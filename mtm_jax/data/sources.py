@@ -51,6 +51,7 @@ def load(
         return d4rl.read(_find_d4rl(name), name, source)
     if source == "minari":
         return minari.read(_minari_id(name), name, source=source)
+    data_info.env_of(f"{name!r} from {source!r}", name)
     if source.startswith("minari:"):
         return minari.read(source.removeprefix("minari:"), name, source=source)
     return _read_path(name, source)
@@ -87,7 +88,6 @@ def _read_path(name: str, source: str) -> Trajectories:
             f"source {source!r} is neither one of {', '.join(SOURCES)}, minari:<id> "
             "nor an existing file or folder; check the path"
         )
-    data_info.env_of(f"{source} called {name!r}", name)
     if path.is_dir():
         return minari.read(path.absolute(), name, source=source)
     return d4rl.read(path, name, source)

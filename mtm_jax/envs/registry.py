@@ -46,7 +46,9 @@ ENVS = {
     for spec in (
         EnvSpec("hopper", "Hopper-v5", "Hopper-v4", 11, 3, 1000, -20.272305, 3234.3),
         EnvSpec("walker2d", "Walker2d-v5", "Walker2d-v4", 17, 6, 1000, 1.629008, 4592.3),
-        EnvSpec("halfcheetah", "HalfCheetah-v5", "HalfCheetah-v4", 17, 6, 1000, -280.178953, 12135.0),
+        EnvSpec(
+            "halfcheetah", "HalfCheetah-v5", "HalfCheetah-v4", 17, 6, 1000, -280.178953, 12135.0
+        ),
     )
 }
 

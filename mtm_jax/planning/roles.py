@@ -151,10 +151,10 @@ def imagine(
     Raises:
         UserError: the history leaves no slot for a prediction.
     """
-    if history > model.config.window - 2:
+    if not 0 <= history <= model.config.window - 2:
         raise UserError(
             f"a history of {history} steps leaves no slot to predict in a window of "
-            f"{model.config.window}; use at most {model.config.window - 2}"
+            f"{model.config.window}; use 0 to {model.config.window - 2}, and a window of at least 2"
         )
     slots, horizon = jnp.arange(model.config.window), actions.shape[0]
 

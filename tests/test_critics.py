@@ -1,0 +1,51 @@
+"""Value networks and actor heads."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtm_jax import critics
+
+OBS = jax.random.normal(jax.random.key(1), (6, 4))
+ACTIONS = jax.random.uniform(jax.random.key(2), (6, 2), minval=-1.0)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_members_are_independent_functions_of_state_and_action(normalize):
+    critic = critics.Q((8, 8), members=3, normalize=normalize)
+    variables = critic.init(jax.random.key(0), OBS, ACTIONS)
+    values = critic.apply(variables, OBS, ACTIONS)
+    assert values.shape == (3, 6)
+    assert np.abs(np.diff(values, axis=0)).min() > 0.0
+    for changed in (critic.apply(variables, OBS + 1, ACTIONS), critic.apply(variables, OBS, -ACTIONS)):
+        assert (changed != values).all()
+    one = critic.apply(variables, OBS[2], ACTIONS[2])
+    np.testing.assert_allclose(one, values[:, 2], rtol=1e-5, atol=1e-6)
+
+
+def test_a_member_learns_alone():
+    critic = critics.Q((8,), members=2)
+    params = critic.init(jax.random.key(0), OBS, ACTIONS)["params"]
+    grads = jax.grad(lambda p: critic.apply({"params": p}, OBS, ACTIONS)[0].sum())(params)
+    assert max(jnp.abs(g).max() for g in jax.tree.leaves(grads["member_0"])) > 0
+    assert max(jnp.abs(g).max() for g in jax.tree.leaves(grads["member_1"])) == 0
+
+
+def test_normalized_values_do_not_run_away():
+    plain, normal = (critics.Q((32, 32), normalize=n) for n in (False, True))
+    growth = []
+    for critic in (plain, normal):
+        variables = critic.init(jax.random.key(0), OBS, ACTIONS)
+        near, far = (critic.apply(variables, scale * OBS, ACTIONS) for scale in (1.0, 1e4))
+        growth.append(float(jnp.abs(far).max() / jnp.abs(near).max()))
+    assert growth[0] > 100 > 20 > growth[1]
+
+
+def test_the_actor_depends_on_the_state_and_its_spread_is_bounded():
+    actor = critics.TanhNormalActor(2, (8, 8))
+    variables = actor.init(jax.random.key(0), OBS)
+    dist = actor.apply(variables, 1e3 * OBS)
+    assert dist.loc.shape == dist.log_std.shape == (6, 2)
+    assert jnp.abs(jnp.diff(dist.loc, axis=0)).min() > 0
+    assert (dist.log_std >= -5.0).all() and (dist.log_std <= 2.0).all()

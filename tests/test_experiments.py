@@ -1,0 +1,1 @@
+def test_x(tiny_run): print(list(tiny_run.rglob("*")))
