@@ -64,6 +64,7 @@ def get_config(name="hopper-medium"):
     config.log_every = 100  # steps in one compiled call
     config.validate_every = 2_000
     config.save_every = 2_000
+    config.wandb_project = ""  # also log to this project of Weights & Biases
 
     config.eval = config_dict.ConfigDict()
     config.eval.methods = ("bc", "rcbc")

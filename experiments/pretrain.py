@@ -6,10 +6,11 @@ The run folder holds config.json, metrics.jsonl, results.jsonl, checkpoints and 
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -54,7 +55,9 @@ def main(config: config_dict.ConfigDict) -> None:
     figures.learning_curves(folder)
     agent = make_agent(config, data, network, state)
     evaluate.evaluate_run(folder, agent, config.eval, experiment="pretrain", seed=config.seed)
-    rich.print(f"everything took {time.monotonic() - started:.0f} s; results are in {folder}")
+    seconds, rate = time.monotonic() - started, machine.matrix_product_rate()
+    rich.print(f"everything took {seconds:.0f} s, at now {rate:.0f} GFLOP/s in matrix products")
+    rich.print(f"results are in {folder}")
 
 
 def check(config: config_dict.ConfigDict) -> None:
@@ -122,7 +125,11 @@ def train(
     writer = metrics.MetricsWriter(folder)
     step = int(state.step)
     writer.truncate(step)
-    with metrics.progress(config.steps, "pretraining", start=step) as bar:
+    with (
+        metrics.progress(config.steps, "pretraining", start=step) as bar,
+        wandb_writer(config, folder) as wandb,
+    ):
+        bar.update(step, "compiling")
         while step < config.steps and not interrupted:
             length = min(config.log_every, config.steps - step)
             state, row = trainer.run(state, data.train, length)
@@ -133,10 +140,27 @@ def train(
             if due(step, length, config.validate_every) or step == config.steps:
                 row |= jax.device_get(validate(state.params, data.valid, validation_key))
             writer.write(step, row)
+            if wandb:
+                wandb.write(step, row)
             bar.update(step, f"loss {row['train/loss']:.3f}")
             if due(step, length, config.save_every) or step == config.steps or interrupted:
                 save(state)
     return state
+
+
+@contextlib.contextmanager
+def wandb_writer(
+    config: config_dict.ConfigDict, folder: pathlib.Path
+) -> Iterator[metrics.WandbWriter | None]:
+    """Open the Weights & Biases run that a configuration asks for, if it does."""
+    if not config.wandb_project:
+        yield None
+        return
+    writer = metrics.WandbWriter(config.wandb_project, folder.name, runs.to_json(config))
+    try:
+        yield writer
+    finally:
+        writer.close()
 
 
 def due(step: int, length: int, every: int) -> bool:

@@ -16,7 +16,7 @@ from mtm_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
 # Keys that may change between the parts of one run: they do not touch what is trained.
-FREE_KEYS = ("out", "eval", "save_every")
+FREE_KEYS = ("out", "eval", "save_every", "wandb_project")
 
 
 def to_json(config: config_dict.ConfigDict) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def sample(key: Array, dist: TanhNormal, shape: tuple[int, ...] = ()) -> Array:
 def sample_and_log_prob(
     key: Array, dist: TanhNormal, shape: tuple[int, ...] = ()
 ) -> tuple[Array, Array]:
-    """Draw reparameterised actions and their log densities per dimension, both `shape + [..., A]`."""
+    """Draw reparameterised actions with log densities per dimension, both `shape + [..., A]`."""
     noise = jax.random.normal(key, shape + dist.loc.shape, dist.loc.dtype)
     return push_forward(dist, noise)
 

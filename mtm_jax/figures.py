@@ -41,24 +41,23 @@ STYLE = {
     "ytick.color": "#555555",
     "legend.frameon": False,
 }
-# Prompt -> its title, and the modalities that are read from its hidden tokens.
-_PROMPTS = {
-    "bc": ("Behaviour cloning (BC)", ("actions",)),
-    "rcbc": ("Return-conditioned (RCBC)", ("actions",)),
-    "fd": ("Forward dynamics (FD)", ("states", "returns", "rewards")),
-    "rp": ("Return prediction (RP)", ("returns", "rewards")),
-    "id": ("Inverse dynamics (ID)", ("actions",)),
-    "pi": ("Path inference (PI)", ("states",)),
-    "goal": ("Goal reaching", ("actions",)),
+_PROMPT_TITLES = {
+    "bc": "Behaviour cloning (BC)",
+    "rcbc": "Return-conditioned (RCBC)",
+    "fd": "Forward dynamics (FD)",
+    "rp": "Return prediction (RP)",
+    "id": "Inverse dynamics (ID)",
+    "pi": "Path inference (PI)",
+    "goal": "Goal reaching",
 }
 
 
 def learning_curves(run_dir: str | os.PathLike) -> pathlib.Path:
     """Draw every metric of a run against its steps.
 
-    Losses of modalities share one panel per prefix ("train", "valid/bc"), with a logarithmic
-    axis; one that is not always positive has a panel to itself. Any other metric has a panel
-    with its namesakes: "train/nll" and "valid/bc/nll" are in "nll".
+    Training losses share a panel with a logarithmic axis, except those that are not always
+    positive. Validation errors have a panel per modality with a curve per mask pattern:
+    "valid/fd/states" is the curve "fd" of "validation: states". Others have their own panel.
 
     Returns:
         The file, `figures/learning_curve.png` in the run.
@@ -153,10 +152,13 @@ def _panels(rows: Iterable[Mapping]) -> dict[str, dict[str, np.ndarray]]:
 
 def _place(name: str, positive: bool) -> tuple[str, str]:
     """Panel and label of a metric, see `learning_curves`."""
-    prefix, _, leaf = name.rpartition("/")
+    group, _, rest = name.partition("/")
+    pattern, _, leaf = rest.rpartition("/")
+    if group == "valid" and pattern:
+        return f"validation: {leaf}", pattern
     if leaf in (*MODALITIES, "loss"):
-        return (prefix, leaf) if positive else (name, leaf)
-    return leaf, prefix or leaf
+        return (f"{group} losses", leaf) if positive else (name, leaf)
+    return leaf or name, group
 
 
 def _curves(axis: Axes, title: str, curves: Mapping[str, np.ndarray]) -> None:
@@ -197,8 +199,8 @@ def _mask_panels(window: int, slot: int) -> Iterator[tuple]:
         key = jax.random.key(seed)
         visible = masks.random_autoregressive(key, window, config.fractions, weights)
         yield f"Training, draw {number}", visible, MODALITIES, None
-    for name, (title, asked) in _PROMPTS.items():
-        yield title, masks.prompt(name, slot, window), asked, slot
+    for name, title in _PROMPT_TITLES.items():
+        yield title, masks.prompt(name, slot, window), masks.PREDICTS[name], slot
 
 
 def _mask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -11,11 +12,13 @@ from mtm_jax import distributions
 
 def squared_error(prediction: Array, target: Array) -> Array:
     """Mean squared error over the features of each step: [..., T, D] -> [..., T]."""
+    chex.assert_equal_shape([prediction, target])
     return jnp.mean((prediction - target) ** 2, axis=-1)
 
 
 def cross_entropy(logits: Array, one_hot: Array) -> Array:
     """Mean cross-entropy over the tokens of each step: [..., T, P, D] -> [..., T]."""
+    chex.assert_equal_shape([logits, one_hot])
     return jnp.mean(-jnp.sum(one_hot * jax.nn.log_softmax(logits), -1), axis=-1)
 
 
@@ -32,6 +35,7 @@ def masked_mean(values: Array, weights: Array) -> Array:
         values: [...].
         weights: bool or float, the shape of `values`.
     """
+    chex.assert_equal_shape([values, weights])
     weights = weights.astype(values.dtype)
     # `where` keeps non-finite values of excluded elements out of the sum.
     total = jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)

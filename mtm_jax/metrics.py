@@ -63,6 +63,33 @@ class MetricsWriter:
             _replace(self.path, "".join(_line(row) for row in kept).encode())
 
 
+class WandbWriter:
+    """Sends the same rows to Weights & Biases, besides the files of the run."""
+
+    def __init__(self, project: str, name: str, config: Mapping):
+        """Start a run of `project`.
+
+        Raises:
+            UserError: wandb is not installed.
+        """
+        try:
+            import wandb
+        except ImportError:
+            raise UserError(
+                "logging to Weights & Biases needs wandb; run: pip install 'mtm_jax[wandb]', "
+                "or leave --config.wandb_project empty"
+            ) from None
+        self._run = wandb.init(project=project, name=name, config=dict(config))
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Send one row."""
+        self._run.log({name: float(value) for name, value in metrics.items()}, step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
 def result(
     *,
     experiment: str,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -85,7 +86,7 @@ def _token_shape(spec: ModalitySpec, window: int) -> tuple[int, ...]:
 
 
 def sinusoidal_positions(window: int, width: int) -> Array:
-    """Fixed embedding of the window slot, [T, C]: half of [sin | cos], as in the released models."""
+    """Fixed embedding of the window slot, [T, C]: half of [sin | cos], as released."""
     rates = 10_000.0 ** (-jnp.arange(width // 2) / (width // 2))
     angles = jnp.arange(window)[:, None] * rates
     return 0.5 * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
@@ -146,6 +147,8 @@ class _MaskedTrajectoryModel(nn.Module):
         embedded = []
         for spec in c.modalities:
             x = tokens[spec.name]
+            chex.assert_shape(x, (..., *_token_shape(spec, c.window)))
+            chex.assert_shape(visible[spec.name], (..., c.window))
             if spec.head != "categorical":
                 x = x[..., None, :]  # [..., T, P, D]
             x = jnp.where(visible[spec.name][..., None, None], x, 0.0)

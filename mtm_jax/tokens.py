@@ -33,9 +33,7 @@ def identity_stats(dim: int) -> Stats:
 
 def compute_stats(values: Array) -> Stats:
     """Measure the statistics of real steps, [N, D]; no padding may be among them."""
-    return Stats(
-        mean=values.mean(0), std=values.std(0), min=values.min(0), max=values.max(0)
-    )
+    return Stats(mean=values.mean(0), std=values.std(0), min=values.min(0), max=values.max(0))
 
 
 def _scale(spread: Array) -> Array:

@@ -10,7 +10,8 @@ import pathlib
 # memory; set JAX_PLATFORMS to test on one.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile more than they compute.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+_QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ.setdefault("XLA_FLAGS", _QUICK)
 
 import hypothesis
 import numpy as np

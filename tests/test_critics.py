@@ -18,7 +18,10 @@ def test_members_are_independent_functions_of_state_and_action(normalize):
     values = critic.apply(variables, OBS, ACTIONS)
     assert values.shape == (3, 6)
     assert np.abs(np.diff(values, axis=0)).min() > 0.0
-    for changed in (critic.apply(variables, OBS + 1, ACTIONS), critic.apply(variables, OBS, -ACTIONS)):
+    for changed in (
+        critic.apply(variables, OBS + 1, ACTIONS),
+        critic.apply(variables, OBS, -ACTIONS),
+    ):
         assert (changed != values).all()
     one = critic.apply(variables, OBS[2], ACTIONS[2])
     np.testing.assert_allclose(one, values[:, 2], rtol=1e-5, atol=1e-6)

@@ -1,1 +1,2 @@
-def test_x(tiny_run): print(list(tiny_run.rglob("*")))
+def test_x(tiny_run):
+    print(list(tiny_run.rglob("*")))

@@ -55,15 +55,16 @@ def test_learning_curves_place_every_metric(tmp_path, drawn):
     axes = {axis.get_title(loc="left"): axis for axis in drawn[0].axes if axis.lines}
     panels = {title: [line.get_label() for line in axis.lines] for title, axis in axes.items()}
     assert panels == {
-        "train": ["states", "loss"],
+        "train losses": ["states", "loss"],
         "train/actions": ["actions"],
-        "nll": ["train", "valid/bc"],
+        "nll": ["train"],
         "learning_rate": ["train"],
-        "valid/bc": ["actions"],
+        "validation: nll": ["bc"],
+        "validation: actions": ["bc"],
     }
-    states = axes["train"].lines[0].get_xydata()
+    states = axes["train losses"].lines[0].get_xydata()
     np.testing.assert_allclose(states, [[s, 1 / s] for s in (100, 200, 300)])
-    assert axes["train"].get_yscale() == "log"
+    assert axes["train losses"].get_yscale() == "log"
     assert axes["train/actions"].get_yscale() == "linear"
 
 
@@ -91,7 +92,7 @@ def test_mask_panels_hold_the_visibility_of_masks(drawn, tmp_path):
     figures.mask_patterns(tmp_path / "masks.png", window=5, slot=2)
     axes = drawn[0].axes
     assert len(axes) == 2 + len(masks.PROMPTS)
-    shown = dict(zip(figures._PROMPTS, axes[2:], strict=True))
+    shown = dict(zip(figures._PROMPT_TITLES, axes[2:], strict=True))
     assert set(shown) == set(masks.PROMPTS)
     for name, axis in shown.items():
         drawn_visible = np.array([is_visible(p) for p in axis.patches[:20]]).reshape(4, 5)

@@ -3,6 +3,8 @@
 import io
 import json
 import math
+import sys
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -168,3 +170,31 @@ def test_progress_draws_a_bar_in_a_terminal(monkeypatch):
         bar.update(70, "loss 0.5 [x]")
     out = screen.file.getvalue()
     assert "70/100" in out and "loss 0.5 [x]" in out and "steps/s" in out
+
+
+def test_wandb_gets_the_same_rows(monkeypatch, tmp_path):
+    calls = []
+
+    class Run:
+        def log(self, values, step):
+            calls.append((step, values))
+
+        def finish(self):
+            calls.append("finished")
+
+    module = types.SimpleNamespace(init=lambda **settings: calls.append(settings) or Run())
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    writer = metrics.WandbWriter("project", "name", {"seed": 1})
+    writer.write(3, {"train/loss": np.float32(0.5)})
+    writer.close()
+    assert calls == [
+        {"project": "project", "name": "name", "config": {"seed": 1}},
+        (3, {"train/loss": 0.5}),
+        "finished",
+    ]
+
+
+def test_missing_wandb_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"pip install 'mtm_jax\[wandb\]'"):
+        metrics.WandbWriter("project", "name", {})

@@ -158,8 +158,8 @@ def test_binned_modalities_predict_logits_for_every_dimension():
     slope, out = jax.jit(jax.grad(loss, has_aux=True))(random_params(network))
     assert {m: x.shape for m, x in out.items()} == {"states": (4, 3, 3, 6), "actions": (4, 3, 2, 6)}
     # Each dimension of a step is told from the others by its own embedding.
-    assert (jnp.abs(slope["decoder_modality_states"]).max(-1) > 0).all()
-    assert (jnp.abs(slope["encoder_modality_actions"]).max(-1) > 0).all()
+    for name in ("decoder_modality_states", "encoder_modality_states"):
+        assert len(np.unique(slope[name][:, 0])) == 3
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,17 @@ def test_mlp_is_affine_layers_with_activations_between_them():
     np.testing.assert_allclose(mlp.apply(params, x), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3)], ids=str)
+def test_product_has_the_gradients_of_a_matrix_product(batch):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, kernel, out = map(jax.random.normal, keys, [(*batch, 5), (5, 2), (*batch, 2)])
+    found = jax.vjp(networks.product, x, kernel)
+    expected = jax.vjp(jnp.matmul, x, kernel)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    for a, b in zip(found[1](out), expected[1](out), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_kernels_start_within_one_over_the_root_of_their_inputs():
     kernel = np.asarray(networks.fan_in_uniform(jax.random.key(0), (25, 400)))
     assert 0.195 < np.abs(kernel).max() <= 0.2

@@ -119,6 +119,18 @@ def test_a_sample_without_visible_tokens_is_finite_in_value_and_gradient(
         assert np.isfinite(by_tokens[name]).all()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_modality_that_is_nowhere_visible_does_not_enter_the_encoder(
+    differentiate, params, tokens, visible, name
+):
+    without = visible | {name: np.zeros_like(visible[name])}
+    _, (slopes, _) = differentiate(params, tokens, without)
+    for leaf in jax.tree.leaves(slopes[f"encoder_embed_{name}"]):
+        np.testing.assert_array_equal(leaf, 0.0)
+    np.testing.assert_array_equal(slopes[f"encoder_modality_{name}"], 0.0)
+    assert (np.abs(slopes[f"mask_token_{name}"]) > 0).all()
+
+
 def test_all_samples_without_visible_tokens_predict_the_same(apply, params, tokens, visible):
     blind = {m: np.zeros_like(v) for m, v in visible.items()}
     for leaf in jax.tree.leaves(apply(params, tokens, blind)):

@@ -1,0 +1,99 @@
+"""A configuration and a data set become the settings of a program."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import build
+from mtm_jax.errors import UserError
+
+
+@pytest.fixture
+def config(tiny_config, tmp_path):
+    return tiny_config(tmp_path / "run")
+
+
+@pytest.fixture
+def data(config):
+    return build.load_data(config)
+
+
+def test_data_are_split_by_episode_and_described(config, data):
+    assert data.episodes == 12
+    episodes = [11, 1]
+    steps = [len(part.terminals) for part in (data.train, data.valid)]
+    assert sum(steps) == sum(20 + 2 * e for e in range(12))
+    assert round(12 * config.data.train_fraction) == episodes[0]
+    rewards = np.asarray(data.train.values["rewards"], np.float64)
+    assert data.returns.mean == pytest.approx(rewards.sum() / episodes[0], rel=1e-5)
+    assert data.returns.best >= data.returns.mean
+    mean = np.asarray(data.train.values["states"]).mean(0)
+    np.testing.assert_allclose(data.stats["states"].mean, mean, atol=1e-6)
+
+
+def test_the_summary_says_what_was_read(data):
+    assert f"12 episodes, {sum(20 + 2 * e for e in range(12))} steps" in build.summary(data)
+
+
+def test_a_validation_part_of_short_episodes_is_no_obstacle(tiny_config, tmp_path):
+    config = tiny_config(tmp_path / "run", "model.window=40", "data.split_seed=1")
+    data = build.load_data(config)
+    assert int(data.valid.window_steps.max()) < 40
+
+
+def test_m3pc_has_rewards_and_a_distribution_over_actions(config, data):
+    settings = build.pretrain_config(config, data)
+    found = {m.name: (m.features, m.head) for m in settings.model.modalities}
+    assert found == {
+        "states": (11, "continuous"),
+        "returns": (1, "continuous"),
+        "actions": (3, "tanh_normal"),
+        "rewards": (1, "continuous"),
+    }
+    assert (settings.model.window, settings.model.width) == (8, 16)
+    assert (settings.optim.total_steps, settings.optim.warmup_steps) == (30, 3)
+    assert settings.masks.patterns == (("random_autoregressive", 1.0),)
+    assert settings.batch_size == 16
+
+
+def test_mtm_has_three_modalities_of_squared_error(tiny_config, tmp_path, data):
+    config = tiny_config(tmp_path / "run", name="hopper-medium,preset=paper,variant=mtm")
+    found = build.model_config(config, data).modalities
+    assert [(m.name, m.head) for m in found] == [
+        (name, "continuous") for name in ("states", "returns", "actions")
+    ]
+
+
+def test_bins_make_one_token_per_dimension(tiny_config, tmp_path, data):
+    name = "hopper-medium,preset=paper,variant=mtm"
+    config = tiny_config(tmp_path / "run", "model.bins=9", name=name)
+    found = {m.name: m for m in build.model_config(config, data).modalities}
+    assert found["states"].tokens_per_step == 11
+    assert {m.features for m in found.values()} == {9}
+    assert {m.head for m in found.values()} == {"categorical"}
+
+
+def test_bins_are_refused_where_actions_are_continuous(tiny_config, tmp_path, data):
+    config = tiny_config(tmp_path / "run", "model.bins=9")
+    with pytest.raises(UserError, match="model.bins is 9 with variant 'm3pc'"):
+        build.model_config(config, data)
+
+
+@pytest.mark.parametrize(("backend", "dtype"), [("cpu", "float32"), ("gpu", "bfloat16")])
+def test_the_compute_type_follows_the_device(config, data, monkeypatch, backend, dtype):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert build.model_config(config, data).compute_dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("builtin", "hopper-medium-m3pc-paper-seed0"),
+        ("d4rl", "hopper-medium-d4rl-m3pc-paper-seed0"),
+        ("some/where/my file.hdf5", "hopper-medium-my-file-m3pc-paper-seed0"),
+    ],
+)
+def test_run_folders_are_named_after_what_is_run(tiny_config, tmp_path, source, name):
+    config = tiny_config(tmp_path)
+    config.source = source
+    assert str(build.default_out(config)) == f"runs/pretrain/{name}"

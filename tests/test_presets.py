@@ -1,0 +1,69 @@
+"""Names with options, presets and mask mixtures of the configuration files."""
+
+import jax
+import pytest
+
+from experiments import cli, presets
+from mtm_jax import masks
+from mtm_jax.errors import UserError
+
+CHOICES = {"preset": ("auto", "small"), "variant": ("m3pc", "mtm")}
+
+
+def test_the_first_choice_is_the_default():
+    expected = ("hopper-medium", {"preset": "auto", "variant": "m3pc"})
+    assert presets.parse("hopper-medium", **CHOICES) == expected
+
+
+def test_options_follow_the_name():
+    _, options = presets.parse("walker2d-expert,variant=mtm,preset=small", **CHOICES)
+    assert options == {"preset": "small", "variant": "mtm"}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("hopper-medium,preset=huge", "unknown option 'preset=huge'.*preset=auto|small"),
+        ("hopper-medium,size=3", "unknown option 'size=3'"),
+        ("hopper-medium,preset", "unknown option 'preset'"),
+        ("hopper-medium,", "unknown option ''"),
+        ("ant-medium", "unknown environment 'ant'"),
+        ("hopper-mid,preset=small", "unknown level 'mid'"),
+    ],
+)
+def test_unknown_names_and_options_are_refused(name, says):
+    with pytest.raises(UserError, match=says):
+        presets.parse(name, **CHOICES)
+
+
+@pytest.mark.parametrize(("backend", "preset"), [("cpu", "small"), ("gpu", "paper")])
+def test_auto_follows_the_device(monkeypatch, backend, preset):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert presets.choose("auto") == preset
+    assert presets.choose("base") == "base"
+
+
+def test_every_mask_pattern_can_be_overridden():
+    found = presets.mask_patterns(rcbc=0.5)
+    assert set(found) == {*masks.TRAINING_DISTRIBUTIONS, *masks.PROMPTS}
+    assert {name for name, weight in found.items() if weight} == {"rcbc"}
+    assert sum(presets.HALF_PROMPTS.values()) == pytest.approx(1.0)
+
+
+def test_an_unknown_mask_pattern_is_refused():
+    with pytest.raises(UserError, match=r"\['checkerboard'\]; choose among random_autoreg"):
+        presets.mask_patterns(checkerboard=1.0)
+
+
+@pytest.mark.parametrize("preset", ["small", "base", "paper"])
+@pytest.mark.parametrize("variant", ["m3pc", "mtm"])
+def test_presets_keep_the_papers_numbers_where_they_do_not_shrink_them(preset, variant):
+    config = cli.load(f"configs/pretrain.py:hopper-medium,preset={preset},variant={variant}")
+    assert config.preset == preset
+    assert config.model.window == {"m3pc": 8, "mtm": 4}[variant]
+    assert ("rewards" in config.masks.modality_weights) == (variant == "m3pc")
+    assert config.eval.history < config.model.window
+    if preset == "paper":
+        assert (config.steps, config.optim.learning_rate) == (140_000, 1e-4)
+        assert config.batch_size == {"m3pc": 2048, "mtm": 1024}[variant]
+        assert config.optim.warmup_fraction * config.steps == pytest.approx(40_000)

@@ -1,0 +1,86 @@
+"""Episodes stepped together equal episodes stepped one by one."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+from mtm_jax.envs import rollout
+from mtm_jax.errors import UserError
+
+ENV, EPISODES, SEED = "Hopper-v5", 4, 30
+WEIGHTS = np.random.default_rng(0).normal(size=(11, 3)).astype(np.float32)
+
+
+def choose(obs, last_action, last_reward):
+    """A fixed policy with a memory: the last action and its reward count too."""
+    return np.tanh(obs @ WEIGHTS + 0.5 * last_action + 0.1 * last_reward)
+
+
+def make_actor(seen=None):
+    def begin(obs):
+        return choose(obs, 0.0, 0.0), 0
+
+    def act(memory, actions, rewards, obs):
+        if seen is not None:
+            seen.append((memory, obs.dtype, rewards.dtype, obs.shape))
+        return choose(obs, actions, rewards[:, None]), memory + 1
+
+    return rollout.Actor(begin, act)
+
+
+def run_alone(seed):
+    env = gymnasium.make(ENV)
+    obs, _ = env.reset(seed=seed)
+    action = choose(obs.astype(np.float32), 0.0, 0.0)
+    total, length = 0.0, 0
+    while True:
+        obs, reward, terminated, truncated, _ = env.step(action)
+        total, length = total + reward, length + 1
+        if terminated or truncated:
+            return total, length
+        action = choose(obs.astype(np.float32), action, np.float32(reward))
+
+
+def test_returns_and_lengths_equal_single_episodes():
+    episodes = rollout.rollout(ENV, make_actor(), EPISODES, SEED)
+    alone = [run_alone(SEED + e) for e in range(EPISODES)]
+    np.testing.assert_array_equal(episodes.lengths, [length for _, length in alone])
+    np.testing.assert_allclose(episodes.returns, [total for total, _ in alone], rtol=1e-4)
+    assert len(set(episodes.lengths)) > 1  # some went on after others had ended
+
+
+def test_an_evaluation_repeats_itself():
+    first, again = (rollout.rollout(ENV, make_actor(), 2, SEED) for _ in range(2))
+    np.testing.assert_array_equal(first.returns, again.returns)
+    other = rollout.rollout(ENV, make_actor(), 2, SEED + 2)
+    assert (first.returns != other.returns).any()
+
+
+def test_actors_carry_their_memory_and_see_single_precision():
+    seen = []
+    episodes = rollout.rollout(ENV, make_actor(seen), 2, SEED)
+    assert [memory for memory, *_ in seen] == list(range(episodes.lengths.max() - 1))
+    assert {(o, r, s) for _, o, r, s in seen} == {(np.dtype("f4"), np.dtype("f4"), (2, 11))}
+
+
+def test_progress_counts_steps_and_running_episodes():
+    calls = []
+    episodes = rollout.rollout(
+        ENV, make_actor(), EPISODES, SEED, on_step=lambda step, alive: calls.append((step, alive))
+    )
+    steps, alive = zip(*calls, strict=True)
+    assert list(steps) == list(range(1, episodes.lengths.max() + 1))
+    assert list(alive) == [int((episodes.lengths > step).sum()) for step in steps]
+
+
+def test_a_time_limit_ends_an_episode():
+    still = rollout.Actor(
+        begin=lambda obs: (np.zeros((len(obs), 6)), None),
+        act=lambda memory, actions, rewards, obs: (np.zeros((len(obs), 6)), None),
+    )
+    assert rollout.rollout("HalfCheetah-v5", still, 1, 0).lengths == [1000]
+
+
+def test_an_unknown_environment_is_refused():
+    with pytest.raises(UserError, match="'Ant-v5' is not allowed; choose one of Hopper-v5"):
+        rollout.rollout("Ant-v5", make_actor(), 1, 0)
