@@ -40,11 +40,12 @@ behaviours: .venv/.installed ## train the behaviour policies of the built-in dat
 figures: .venv/.installed ## draw the figures of the README
 	$(BIN)/python -m experiments.mask_figure
 
-test: .venv/.installed ## run the tests that are fast [WORKERS=2 PYTEST_FLAGS=]
-	$(PYTEST) -m "not slow"
+test: .venv/.installed ## run the tests [WORKERS=2 PYTEST_FLAGS=]
+	$(PYTEST)
 
-test-slow: .venv/.installed ## run the slow tests
-	$(PYTEST) -m slow
+# XLA optimises only here: the other tests compile more than they compute.
+test-slow: .venv/.installed ## run the numerical tests as users run the models, fully optimised
+	XLA_FLAGS= $(PYTEST) tests/test_golden.py tests/test_visibility.py tests/test_networks.py
 
 lint: .venv/.installed ## check style and layout of the code
 	$(BIN)/ruff check .

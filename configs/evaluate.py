@@ -9,7 +9,6 @@ from ml_collections import config_dict
 def get_config():
     config = config_dict.ConfigDict()
     config.run = ""  # the run folder
-    config.seed = 0  # written into the rows: the seed of the run
     config.eval = config_dict.ConfigDict()
     config.eval.methods = ("bc", "rcbc")
     config.eval.episodes = 20

@@ -1,6 +1,6 @@
 """Score the actors that `experiments.behaviours` left and keep the ladder of the built-in data.
 
-    python -m experiments.ladder --config=configs/ladder.py:hopper --config.out=FOLDER
+python -m experiments.ladder --config=configs/ladder.py:hopper --config.out=FOLDER
 """
 
 from ml_collections import config_dict

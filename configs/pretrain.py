@@ -94,9 +94,10 @@ def _small(config):
     """Two CPU cores, minutes."""
     config.data.steps = 200_000
     config.model.width = 64
+    config.model.heads = 2
     config.model.dropout = 0.0
-    config.batch_size = 256
-    config.steps = 4_000
+    config.batch_size = 128
+    config.steps = 3_000
     config.optim.learning_rate = 1e-3
     config.optim.warmup_fraction = 0.1
     config.optim.clip_norm = 1.0

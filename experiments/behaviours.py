@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments import cli, runs
-from mtm_jax import metrics, sac
+from mtm_jax import metrics, progress, sac
 from mtm_jax.config import SACConfig
 from mtm_jax.data import shard
 from mtm_jax.envs import registry
@@ -77,7 +77,7 @@ def main(config: config_dict.ConfigDict) -> None:
     writer = metrics.MetricsWriter(folder)
     writer.truncate(-1)
     done, row = 0, {}
-    with metrics.progress(config.total_steps, f"SAC on {spec.builtin_id}") as bar:
+    with progress.progress(config.total_steps, f"SAC on {spec.builtin_id}") as bar:
         while done < config.total_steps:
             layers = None if done < config.random_steps else to_numpy(state.actor)
             replay = sac.insert(replay, run_environments(envs, layers, phase.rounds, rng))

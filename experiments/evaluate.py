@@ -13,9 +13,9 @@ import numpy as np
 import rich
 from ml_collections import config_dict
 
-from experiments import cli
+from experiments import cli, runs
 from mtm_jax import agent as agent_lib
-from mtm_jax import figures, metrics
+from mtm_jax import figures, progress, results
 from mtm_jax.envs import registry, rollout
 from mtm_jax.errors import UserError
 from mtm_jax.planning import roles
@@ -27,7 +27,8 @@ def main(config: config_dict.ConfigDict) -> None:
         raise UserError("no run was named; give --config.run=FOLDER")
     check(config.eval)
     agent = agent_lib.load(config.run)
-    evaluate_run(pathlib.Path(config.run), agent, config.eval, "evaluate", config.seed)
+    folder = pathlib.Path(config.run)
+    evaluate_run(folder, agent, config.eval, "evaluate", runs.read_config(folder)["seed"])
 
 
 def check(settings: config_dict.ConfigDict) -> None:
@@ -58,8 +59,8 @@ def evaluate_run(
     """Evaluate every method, append the rows, print the table and draw the figure."""
     rows = [evaluate_method(agent, m, settings, experiment, seed) for m in settings.methods]
     for row in rows:
-        metrics.write_result(folder, row)
-    metrics.print_results(rows)
+        results.write_result(folder, row)
+    results.print_results(rows)
     spec = registry.spec_of_id(agent.info.env_id)
     mean = registry.normalized_score(spec, agent.returns.mean)
     best = registry.normalized_score(spec, agent.returns.best)
@@ -78,7 +79,7 @@ def evaluate_method(
     """Run one method's episodes and build its row of results."""
     info, spec = agent.info, registry.spec_of_id(agent.info.env_id)
     actor = agent.actor(method, settings.target_fraction)
-    with metrics.progress(info.max_episode_steps, f"{method} episodes") as bar:
+    with progress.progress(info.max_episode_steps, f"{method} episodes") as bar:
         episodes = rollout.rollout(
             info.env_id,
             actor,
@@ -87,7 +88,7 @@ def evaluate_method(
             on_step=lambda step, alive: bar.update(step, f"{alive} running"),
         )
     target = agent.target_return(settings.target_fraction) if method == "rcbc" else None
-    return metrics.result(
+    return results.result(
         experiment=experiment,
         env_id=info.env_id,
         dataset=info.name,

@@ -1,6 +1,7 @@
 """Pretrain a masked trajectory model, then evaluate it as a policy.
 
-Running the same command again continues an interrupted run, and evaluates a finished one.
+Running the same command again continues an interrupted run, and shows the results of a finished
+one; experiments.evaluate evaluates it again.
 The run folder holds config.json, metrics.jsonl, results.jsonl, checkpoints and figures.
 """
 
@@ -19,7 +20,18 @@ from ml_collections import config_dict
 
 from experiments import build, cli, evaluate, machine, runs
 from mtm_jax import agent as agent_lib
-from mtm_jax import checkpoint, figures, metrics, model, optim, pretrain, training
+from mtm_jax import (
+    checkpoint,
+    figures,
+    metrics,
+    model,
+    optim,
+    pretrain,
+    progress,
+    records,
+    results,
+    training,
+)
 from mtm_jax.config import PretrainConfig
 from mtm_jax.errors import UserError
 
@@ -36,6 +48,10 @@ def main(config: config_dict.ConfigDict) -> None:
     rich.print(build.summary(data))
     rich.print(f"run folder {folder}")
 
+    if stored := stored_results(folder, config.steps):
+        results.print_results(stored)
+        rich.print("this run is finished; experiments.evaluate evaluates it again")
+        return
     network = model.make_model(settings.model)
     trainer = pretrain.make_trainer(settings, network, data.stats)
     checkpoints = checkpoint.Checkpoints(folder)
@@ -78,6 +94,13 @@ def check(config: config_dict.ConfigDict) -> None:
             f"from 0 to {window - 1}"
         )
     evaluate.check(config.eval)
+
+
+def stored_results(folder: pathlib.Path, step: int) -> list[dict]:
+    """Read the rows that this program wrote for the last step of a finished run."""
+    path = folder / results.RESULTS_FILE
+    rows = records.read_jsonl(path) if path.exists() else []
+    return [row for row in rows if row["experiment"] == "pretrain" and row["step"] == step]
 
 
 def make_agent(
@@ -126,7 +149,7 @@ def train(
     step = int(state.step)
     writer.truncate(step)
     with (
-        metrics.progress(config.steps, "pretraining", start=step) as bar,
+        progress.progress(config.steps, "pretraining", start=step) as bar,
         wandb_writer(config, folder) as wandb,
     ):
         bar.update(step, "compiling")

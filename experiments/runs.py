@@ -32,7 +32,7 @@ def open_run(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
     """
     path = folder / CONFIG_FILE
     if path.exists():
-        _check_same(folder, json.loads(path.read_text()), config)
+        _check_same(folder, read_config(folder), config)
         return
     if folder.exists() and any(folder.iterdir()):
         raise UserError(
@@ -42,6 +42,18 @@ def open_run(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
     for name in ("checkpoints", "figures", "videos"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(config, indent=2) + "\n")
+
+
+def read_config(folder: pathlib.Path) -> dict[str, Any]:
+    """Read the configuration that a run was started with.
+
+    Raises:
+        UserError: the folder holds no run.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} holds no run: {CONFIG_FILE} is missing; give a run folder")
+    return json.loads(path.read_text())
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

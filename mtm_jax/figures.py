@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib import figure, patches, rc_context, ticker
 from matplotlib.axes import Axes
 
-from mtm_jax import masks, metrics
+from mtm_jax import masks, metrics, records, results
 from mtm_jax.config import MaskConfig
 from mtm_jax.errors import UserError
 from mtm_jax.types import MODALITIES
@@ -65,7 +65,7 @@ def learning_curves(run_dir: str | os.PathLike) -> pathlib.Path:
     Raises:
         UserError: the run has no metrics, or they are damaged.
     """
-    rows = metrics.read_jsonl(pathlib.Path(run_dir) / metrics.METRICS_FILE)
+    rows = records.read_jsonl(pathlib.Path(run_dir) / metrics.METRICS_FILE)
     panels = _panels(rows)
     if not panels:
         raise UserError(f"{run_dir} has no metrics to draw yet")
@@ -93,7 +93,7 @@ def scores(run_dir: str | os.PathLike) -> pathlib.Path:
     Raises:
         UserError: the run has no results, or they are damaged.
     """
-    rows = metrics.read_jsonl(pathlib.Path(run_dir) / metrics.RESULTS_FILE)
+    rows = records.read_jsonl(pathlib.Path(run_dir) / results.RESULTS_FILE)
     if not rows:
         raise UserError(f"{run_dir} has no results to draw yet")
     methods = list(dict.fromkeys(row["method"] for row in rows))

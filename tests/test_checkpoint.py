@@ -151,7 +151,9 @@ def test_a_changed_array_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "digests", digests_of_other_data)
     save(tmp_path, state=state)
     monkeypatch.setattr(checkpoint, "digests", honest)
-    with pytest.raises(UserError, match="damaged: array model/params/layer_0/kernel does not match"):
+    with pytest.raises(
+        UserError, match="damaged: array model/params/layer_0/kernel does not match"
+    ):
         checkpoint.Checkpoints(tmp_path).restore_model(5)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib import colors, image, patches
 
-from mtm_jax import figures, masks, metrics
+from mtm_jax import figures, masks, metrics, results
 from mtm_jax.errors import UserError
 from mtm_jax.types import MODALITIES
 
@@ -33,7 +33,7 @@ def write_metrics(run_dir):
 
 
 def write_result(run_dir, method, scores, **extra):
-    row = metrics.result(
+    row = results.result(
         experiment="evaluate",
         env_id="Hopper-v5",
         dataset="hopper-medium",
@@ -46,7 +46,7 @@ def write_result(run_dir, method, scores, **extra):
         settings={},
         metrics=extra,
     )
-    metrics.write_result(run_dir, row)
+    results.write_result(run_dir, row)
 
 
 def test_learning_curves_place_every_metric(tmp_path, drawn):

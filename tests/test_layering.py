@@ -19,6 +19,7 @@ LEVELS = {
     3: {"dataset", "training", "pretrain", "iql", "finetune", "td3", "sac", "torch_import"}
     | {"baselines.", "planning."},
     4: {"agent", "cache", "checkpoint", "figures", "metrics", "model_files", "policy", "progress"}
+    | {"records", "results"}
     | {"report", "sharding", "statistics", "video", "data.", "envs."},
 }
 LINEN = {"networks", "model", "critics"}

@@ -12,7 +12,7 @@ import pytest
 import rich
 from rich import console
 
-from mtm_jax import metrics, progress
+from mtm_jax import metrics, progress, records, results
 from mtm_jax.errors import UserError
 
 
@@ -29,14 +29,14 @@ def make_result(**changes):
         "target_return": 3000,
         "settings": {"fractions": (0.5, np.float32(1.0)), "steps": jnp.int32(3)},
     }
-    return metrics.result(**(fields | changes))
+    return results.result(**(fields | changes))
 
 
 def test_metrics_round_trip(tmp_path):
     writer = metrics.MetricsWriter(tmp_path / "run")
     writer.write(1, {"train/loss": jnp.float32(0.5)})
     writer.write(2, {"train/loss": np.float64(0.25), "valid/bc/actions": 1})
-    assert metrics.read_jsonl(writer.path) == [
+    assert records.read_jsonl(writer.path) == [
         {"step": 1, "train/loss": 0.5},
         {"step": 2, "train/loss": 0.25, "valid/bc/actions": 1.0},
     ]
@@ -55,7 +55,7 @@ def test_truncate_drops_later_rows_and_leaves_no_other_file(tmp_path):
     for step in (100, 200, 300):
         writer.write(step, {"train/loss": float(step)})
     metrics.MetricsWriter(tmp_path).truncate(200)
-    assert [row["step"] for row in metrics.read_jsonl(writer.path)] == [100, 200]
+    assert [row["step"] for row in records.read_jsonl(writer.path)] == [100, 200]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
@@ -69,27 +69,27 @@ def test_unfinished_line_of_a_killed_process_is_dropped(tmp_path):
     writer.write(1, {"train/loss": 1.0})
     with writer.path.open("a") as file:
         file.write('{"step": 2, "train/lo')
-    assert [row["step"] for row in metrics.read_jsonl(writer.path)] == [1]
+    assert [row["step"] for row in records.read_jsonl(writer.path)] == [1]
     writer.write(3, {"train/loss": 3.0})
-    assert [row["step"] for row in metrics.read_jsonl(writer.path)] == [1, 3]
+    assert [row["step"] for row in records.read_jsonl(writer.path)] == [1, 3]
 
 
 def test_damaged_line_is_named(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
     with pytest.raises(UserError, match=r"metrics\.jsonl line 2 is damaged"):
-        metrics.read_jsonl(path)
+        records.read_jsonl(path)
 
 
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no file .*metrics\.jsonl"):
-        metrics.read_jsonl(tmp_path / "metrics.jsonl")
+        records.read_jsonl(tmp_path / "metrics.jsonl")
 
 
 def test_results_round_trip(tmp_path):
-    metrics.write_result(tmp_path, make_result())
-    metrics.write_result(tmp_path, make_result(method="bc", target_return=None))
-    first, second = metrics.read_jsonl(tmp_path / "results.jsonl")
+    results.write_result(tmp_path, make_result())
+    results.write_result(tmp_path, make_result(method="bc", target_return=None))
+    first, second = records.read_jsonl(tmp_path / "results.jsonl")
     assert first["normalized_mean"] == 50.0
     assert first["returns"] == [1000.0, 2000.0]
     assert first["checkpoint"] == "last"
@@ -116,17 +116,17 @@ def test_result_without_a_key_is_refused_and_not_written(tmp_path):
     row = make_result()
     del row["env_id"]
     with pytest.raises(ValueError, match="result lacks env_id"):
-        metrics.write_result(tmp_path, row)
+        results.write_result(tmp_path, row)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_settings_that_json_does_not_know_are_refused(tmp_path):
     with pytest.raises(TypeError, match="object"):
-        metrics.write_result(tmp_path, make_result(settings={"a": object()}))
+        results.write_result(tmp_path, make_result(settings={"a": object()}))
 
 
 def test_rows_are_strict_json(tmp_path):
-    metrics.write_result(tmp_path, make_result())
+    results.write_result(tmp_path, make_result())
 
     def refuse(name):
         raise AssertionError(f"{name} is not JSON")
@@ -135,7 +135,7 @@ def test_rows_are_strict_json(tmp_path):
 
 
 def test_table_holds_score_and_spread(capsys):
-    metrics.print_results([make_result(), make_result(method="bc", target_return=None)])
+    results.print_results([make_result(), make_result(method="bc", target_return=None)])
     out = capsys.readouterr().out
     assert "50.0 ± 10.0" in out and "1500.0" in out and "3000.0" in out
     assert [line.split()[1] for line in out.splitlines() if "hopper-medium" in line] == [
@@ -152,7 +152,7 @@ def clock(monkeypatch):
 
 
 def test_progress_prints_plain_lines_now_and_then(capsys, clock):
-    with metrics.progress(100, "pretrain", start=40) as bar:
+    with progress.progress(100, "pretrain", start=40) as bar:
         for step, seconds in ((50, 5.0), (60, 10.0), (80, 30.0), (100, 31.0)):
             clock[0] = 100.0 + seconds
             bar.update(step, f"loss {step} [x]")
@@ -166,7 +166,7 @@ def test_progress_prints_plain_lines_now_and_then(capsys, clock):
 def test_progress_draws_a_bar_in_a_terminal(monkeypatch):
     screen = console.Console(file=io.StringIO(), force_terminal=True, width=200)
     monkeypatch.setattr(rich, "get_console", lambda: screen)
-    with metrics.progress(100, "pretrain", start=40) as bar:
+    with progress.progress(100, "pretrain", start=40) as bar:
         bar.update(70, "loss 0.5 [x]")
     out = screen.file.getvalue()
     assert "70/100" in out and "loss 0.5 [x]" in out and "steps/s" in out

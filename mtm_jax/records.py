@@ -1,0 +1,80 @@
+"""Files of JSON lines: appended row by row, read back complete.
+
+A row counts once its line is complete: a line that a killed process left unfinished is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+
+from mtm_jax.errors import UserError
+
+
+def append(path: pathlib.Path, row: Mapping) -> None:
+    """Add one row; it is flushed when this returns.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    line = _line(row).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _drop_unfinished_line(path)
+    with path.open("ab") as file:
+        file.write(line)
+
+
+def rewrite(path: pathlib.Path, rows: Iterable[Mapping]) -> None:
+    """Replace a file by these rows, all of them or none."""
+    _replace(path, "".join(_line(row) for row in rows).encode())
+
+
+def read_jsonl(path: str | os.PathLike) -> list[dict]:
+    """Read the complete rows of a file of JSON lines.
+
+    Raises:
+        UserError: there is no such file, or a line is damaged.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f"{path} line {number} is damaged: {error}") from None
+    return rows
+
+
+def _plain(value: object) -> object:
+    """Turn numpy and jax values into what JSON knows."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} {value!r} cannot be written as JSON")
+
+
+def _line(row: Mapping) -> str:
+    return json.dumps(row, default=_plain, allow_nan=False) + "\n"
+
+
+def _drop_unfinished_line(path: pathlib.Path) -> None:
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+    content = path.read_bytes()
+    _replace(path, content[: content.rfind(b"\n") + 1])
+
+
+def _replace(path: pathlib.Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
