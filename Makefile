@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_FLAGS)
 
-.PHONY: help setup pretrain behaviours figures test test-slow lint format clean
+.PHONY: help setup pretrain behaviours figures test test-slow bench lint format clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -17,10 +17,11 @@ setup: .venv/.installed ## create .venv and install this package with its tools 
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: mtm_jax needs Python 3.11 or later, and $(PYTHON) is" \
 	    "$$($(PYTHON) --version 2>&1); write make setup PYTHON=python3.12" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
-	touch $@
+	@echo "installing into .venv; this takes a minute or two"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@
 
 # Pass --config.KEY=VALUE for a variable only where it is set: $(call override,KEY,VALUE)
 override = $(if $(2),--config.$(1)='$(2)')
@@ -46,6 +47,9 @@ test: .venv/.installed ## run the tests [WORKERS=2 PYTEST_FLAGS=]
 # XLA optimises only here: the other tests compile more than they compute.
 test-slow: .venv/.installed ## run the numerical tests as users run the models, fully optimised
 	XLA_FLAGS= $(PYTEST) tests/test_golden.py tests/test_visibility.py tests/test_networks.py
+
+bench: .venv/.installed ## time training and acting on this machine
+	$(BIN)/python -m experiments.bench
 
 lint: .venv/.installed ## check style and layout of the code
 	$(BIN)/ruff check .

@@ -29,8 +29,8 @@ class Data(NamedTuple):
 
 def load_data(config: config_dict.ConfigDict) -> Data:
     """Load, split and index the data set that a configuration names."""
-    steps = config.data.steps or None
-    trajectories = sources.load(config.env, config.source, steps=steps)
+    steps = config.data.steps if config.source == "builtin" else 0  # others are read whole
+    trajectories = sources.load(config.env, config.source, steps=steps or None)
     return split(trajectories, config)
 
 

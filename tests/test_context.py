@@ -53,7 +53,8 @@ def test_extending_a_batch_compiled_equals_extending_one_by_one():
     found = jax.jit(jax.vmap(extend))(batch, *args)
     for i, one in enumerate(contexts):
         expected = extend(one, *(a[i] for a in args))
-        jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda x: x[i], found), expected)
+        for several, single in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_array_equal(several[i], single)
 
 
 def test_the_target_stands_in_every_slot():

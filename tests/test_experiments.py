@@ -206,7 +206,6 @@ def test_an_interval_is_due_when_a_multiple_is_passed(step, length, due):
 def test_mistakes_end_in_one_sentence_and_exit_code_2(root, argument, says):
     found = subprocess.run(
         [sys.executable, "-m", "experiments.pretrain", argument],
-        *(),
         cwd=root,
         capture_output=True,
         text=True,

@@ -52,7 +52,8 @@ def act(real):
 def some_context(slot):
     keys = jax.random.split(jax.random.key(1), 3)
     shapes = (WINDOW, S), (WINDOW, A), (WINDOW, 1)
-    values = [jax.random.uniform(k, s, minval=-0.9, maxval=0.9) for k, s in zip(keys, shapes)]
+    draw = functools.partial(jax.random.uniform, minval=-0.9, maxval=0.9)
+    values = [draw(key, shape) for key, shape in zip(keys, shapes, strict=True)]
     return context.Context(*values, jnp.int32(slot))
 
 
