@@ -1,4 +1,4 @@
-"""Train one environment's behaviour ladder with SAC (two CPU cores, about an hour for hopper).
+"""Train one environment's behaviour ladder with SAC (two CPU cores, half an hour for hopper).
 
 python -m experiments.behaviours --config=configs/behaviours.py:hopper
 """
@@ -28,10 +28,9 @@ def get_config(env="hopper"):
     config.sac = config_dict.ConfigDict()
     config.sac.hidden = (256, 256)
     config.sac.learning_rate = 3e-4  # constant for half of the updates, then linear to zero
-    config.sac.batch_size = 256
+    config.sac.batch_size = 128
     config.sac.discount = 0.99
     config.sac.polyak = 0.005
     config.sac.actor_average = 0.001
     config.sac.target_entropy_per_dim = 1.0
-    config.sac.normalize_critic = True
     return config

@@ -146,9 +146,8 @@ class SACConfig:
     hidden: tuple[int, ...] = (256, 256)
     learning_rate: float = 3e-4  # constant for half of the updates, then linear to zero
     total_updates: int = 500_000
-    batch_size: int = 256
+    batch_size: int = 128
     discount: float = 0.99
     polyak: float = 0.005  # of the target critic
     actor_average: float = 0.001  # step size of the running average of the actor
     target_entropy_per_dim: float = 1.0  # target entropy = -A times this, in nats
-    normalize_critic: bool = True

@@ -12,22 +12,17 @@ from mtm_jax import distributions, networks
 
 
 class Q(nn.Module):
-    """An ensemble of state-action values: obs [..., S], action [..., A] -> [members, ...].
-
-    `normalize` puts a LayerNorm into the hidden layers, which keeps values from running away.
-    """
+    """An ensemble of state-action values: obs [..., S], action [..., A] -> [members, ...]."""
 
     hidden: Sequence[int] = (256, 256)
     members: int = 2
-    normalize: bool = False
 
     @nn.compact
     def __call__(self, obs: Array, action: Array) -> Array:
         x = jnp.concatenate([obs, action], axis=-1)
         # Separate matrices: a batched product over two members is slower on the CPU.
         values = [
-            networks.MLP((*self.hidden, 1), normalize=self.normalize, name=f"member_{m}")(x)
-            for m in range(self.members)
+            networks.MLP((*self.hidden, 1), name=f"member_{m}")(x) for m in range(self.members)
         ]
         return jnp.stack([v[..., 0] for v in values])
 

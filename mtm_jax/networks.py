@@ -62,15 +62,12 @@ class MLP(nn.Module):
 
     widths: Sequence[int]
     activation: Callable[[Array], Array] = nn.relu
-    normalize: bool = False  # LayerNorm before each activation
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for i, width in enumerate(self.widths):
             x = dense(width, f"layer_{i}")(x)
             if i + 1 < len(self.widths):
-                if self.normalize:
-                    x = layer_norm(f"norm_{i}")(x)
                 x = self.activation(x)
         return x
 

@@ -82,7 +82,7 @@ def sample(key: Array, replay: Replay, batch_size: int) -> Transitions:
 def make_trainer(config: SACConfig, obs_dim: int, action_dim: int) -> training.Trainer:
     """Build the program for one environment's dimensions; `run` takes a `Replay`."""
     actor = critics.TanhNormalActor(action_dim, config.hidden)
-    critic = critics.Q(config.hidden, members=2, normalize=config.normalize_critic)
+    critic = critics.Q(config.hidden, members=2)
     half = config.total_updates // 2
     constant = optax.constant_schedule(config.learning_rate)
     decay = optax.linear_schedule(config.learning_rate, 0.0, config.total_updates - half)

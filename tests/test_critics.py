@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from mtm_jax import critics
 
@@ -11,9 +10,8 @@ OBS = jax.random.normal(jax.random.key(1), (6, 4))
 ACTIONS = jax.random.uniform(jax.random.key(2), (6, 2), minval=-1.0)
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_members_are_independent_functions_of_state_and_action(normalize):
-    critic = critics.Q((8, 8), members=3, normalize=normalize)
+def test_members_are_independent_functions_of_state_and_action():
+    critic = critics.Q((8, 8), members=3)
     variables = critic.init(jax.random.key(0), OBS, ACTIONS)
     values = critic.apply(variables, OBS, ACTIONS)
     assert values.shape == (3, 6)
@@ -33,16 +31,6 @@ def test_a_member_learns_alone():
     grads = jax.grad(lambda p: critic.apply({"params": p}, OBS, ACTIONS)[0].sum())(params)
     assert max(jnp.abs(g).max() for g in jax.tree.leaves(grads["member_0"])) > 0
     assert max(jnp.abs(g).max() for g in jax.tree.leaves(grads["member_1"])) == 0
-
-
-def test_normalized_values_do_not_run_away():
-    plain, normal = (critics.Q((32, 32), normalize=n) for n in (False, True))
-    growth = []
-    for critic in (plain, normal):
-        variables = critic.init(jax.random.key(0), OBS, ACTIONS)
-        near, far = (critic.apply(variables, scale * OBS, ACTIONS) for scale in (1.0, 1e4))
-        growth.append(float(jnp.abs(far).max() / jnp.abs(near).max()))
-    assert growth[0] > 100 > 20 > growth[1]
 
 
 def test_the_actor_depends_on_the_state_and_its_spread_is_bounded():

@@ -30,8 +30,9 @@ STATS = {
     )
     for m in SPECS
 }
-# x_{t+1} = F x_t + G x_{t-1} + H a_t: the state before the current one counts as well.
-F, G, H = (RNG.normal(size=shape).astype(np.float32) / 3 for shape in ((S, S), (S, S), (S, A)))
+# x_{t+1} = F x_t + G x_{t-1} + H a_t + K a_{t-1}: the step before the current one counts as well.
+SHAPES = (S, S), (S, S), (S, A), (S, A)
+F, G, H, K = (RNG.normal(size=shape).astype(np.float32) / 3 for shape in SHAPES)
 REWARD, VALUE = np.float32([0.5, -1.0, 2.0]), np.float32([1.0, 0.2, -0.3])
 
 
@@ -114,8 +115,8 @@ def linear_outputs(inputs, visible):
     actions = jnp.where(visible["actions"][:, None], inputs["actions"], jnp.nan)
     path = [states[0]]
     for k in range(1, WINDOW):
-        before = path[k - 2] if k > 1 else jnp.zeros(S)
-        following = F @ path[k - 1] + G @ before + H @ actions[k - 1]
+        following = F @ path[k - 1] + H @ actions[k - 1]
+        following += G @ path[k - 2] + K @ actions[k - 2] if k > 1 else 0.0
         path.append(jnp.where(visible["states"][k], states[k], following))
     path = jnp.stack(path)
     rewards = path @ REWARD + actions.sum(-1)
@@ -137,11 +138,12 @@ def linear_model(window=WINDOW, with_rewards=True):
     return model.Model(ModelConfig(specs, window, 16, 2), lambda key: {}, apply, None)
 
 
-def simulate(states, actions):
-    """The linear system from two states on, [h, S] next states."""
+def simulate(states, actions, last_action=(0.0, 0.0)):
+    """The linear system from two states and the action between them on, [h, S] next states."""
     before, now, following = *states, []
     for action in actions:
-        before, now = now, F @ now + G @ before + H @ action
+        before, now = now, F @ now + G @ before + H @ action + K @ last_action
+        last_action = action
         following.append(now)
     return np.stack(following)
 
@@ -167,7 +169,7 @@ def test_imagination_starts_from_the_middle_of_an_episode():
     imagined = roles.imagine(
         linear_model(), {}, STATS, with_garbage_beyond(ctx), jnp.asarray(actions), 2
     )
-    expected = simulate(np.asarray(ctx.states[1:3]), actions)
+    expected = simulate(np.asarray(ctx.states[1:3]), actions, ctx.actions[1])
     np.testing.assert_allclose(imagined.next_states, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -225,5 +227,5 @@ def test_forward_dynamics_predicts_from_the_slot_on():
     found = roles.forward_dynamics(
         linear_model(), {}, STATS, jnp.asarray(hidden), jnp.asarray(actions), jnp.int32(1)
     )
-    expected = simulate(states[:2], actions[1:-1])
+    expected = simulate(states[:2], actions[1:-1], actions[0])
     np.testing.assert_allclose(found["states"][2:], expected, rtol=1e-3, atol=1e-4)

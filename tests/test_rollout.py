@@ -8,7 +8,7 @@ from mtm_jax.envs import rollout
 from mtm_jax.errors import UserError
 
 ENV, EPISODES, SEED = "Hopper-v5", 4, 30
-WEIGHTS = np.random.default_rng(0).normal(size=(11, 3)).astype(np.float32)
+WEIGHTS = np.random.default_rng(2).normal(size=(11, 3)).astype(np.float32)
 
 
 def choose(obs, last_action, last_reward):
@@ -46,7 +46,7 @@ def test_returns_and_lengths_equal_single_episodes():
     alone = [run_alone(SEED + e) for e in range(EPISODES)]
     np.testing.assert_array_equal(episodes.lengths, [length for _, length in alone])
     np.testing.assert_allclose(episodes.returns, [total for total, _ in alone], rtol=1e-4)
-    assert len(set(episodes.lengths)) > 1  # some went on after others had ended
+    assert np.ptp(episodes.lengths) > 10  # some went on long after others had ended
 
 
 def test_an_evaluation_repeats_itself():

@@ -35,7 +35,7 @@ def train(trainer, replay, calls):
 
 
 def q_values(state, actions):
-    critic = critics.Q(HIDDEN, members=2, normalize=CONFIG.normalize_critic)
+    critic = critics.Q(HIDDEN, members=2)
     actions = jnp.asarray(actions)[:, None]
     return critic.apply({"params": state.critic}, jnp.zeros_like(actions), actions)
 
