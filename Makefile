@@ -28,10 +28,10 @@ override = $(if $(2),--config.$(1)='$(2)')
 
 pretrain: .venv/.installed ## pretrain on ENV=hopper-medium [SOURCE= PRESET= SEED= STEPS= OUT=]
 	@test -n "$(ENV)" || { echo "error: make pretrain needs ENV, e.g. ENV=hopper-medium" >&2; exit 2; }
-	$(BIN)/python -m experiments.pretrain \
+	$(BIN)/python -m experiments.pretrain $(strip \
 	  --config='configs/pretrain.py:$(ENV)$(if $(PRESET),$(comma)preset=$(PRESET))' \
 	  $(call override,source,$(SOURCE)) $(call override,seed,$(SEED)) \
-	  $(call override,steps,$(STEPS)) $(call override,out,$(OUT))
+	  $(call override,steps,$(STEPS)) $(call override,out,$(OUT)))
 comma = ,
 
 behaviours: .venv/.installed ## train the behaviour policies of the built-in data, ENV=hopper

@@ -69,6 +69,11 @@ def run(
         sys.exit(130)
 
 
+def say(text: str) -> None:
+    """Print one line on the console that logs and progress bars draw on."""
+    rich.get_console().print(text, soft_wrap=True, highlight=False)
+
+
 def parse(argv: Sequence[str], default: str) -> config_dict.ConfigDict:
     """Read `--config=FILE[:NAME]` and the `--config.KEY=VALUE` overrides.
 

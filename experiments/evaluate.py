@@ -10,7 +10,6 @@ from __future__ import annotations
 import pathlib
 
 import numpy as np
-import rich
 from ml_collections import config_dict
 
 from experiments import cli, runs
@@ -64,7 +63,7 @@ def evaluate_run(
     spec = registry.spec_of_id(agent.info.env_id)
     mean = registry.normalized_score(spec, agent.returns.mean)
     best = registry.normalized_score(spec, agent.returns.best)
-    rich.print(f"the data set's own score: mean {mean:.1f}, best {best:.1f}")
+    cli.say(f"the data set's own score: mean {mean:.1f}, best {best:.1f}")
     figures.scores(folder)
     return rows
 

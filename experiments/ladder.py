@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import rich
 from ml_collections import config_dict
 
 from experiments import cli, runs
@@ -48,7 +47,7 @@ def main(config: config_dict.ConfigDict) -> None:
     for s in kept:
         score_100 = registry.normalized_score(spec, s.mean_return)
         role = " medium" * (s.path == medium.path) + " expert" * (s is expert)
-        rich.print(f"{s.path.name}: return {s.mean_return:.0f}, score {score_100:.1f}{role}")
+        cli.say(f"{s.path.name}: return {s.mean_return:.0f}, score {score_100:.1f}{role}")
 
 
 def score(

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
-import rich
 from ml_collections import config_dict
 
 from experiments import build, cli, evaluate, machine, runs
@@ -44,13 +43,13 @@ def main(config: config_dict.ConfigDict) -> None:
     data = build.load_data(config)
     settings = build.pretrain_config(config, data)
     runs.open_run(folder, runs.to_json(config))
-    rich.print(f"preset [bold]{config.preset}[/] on {machine.describe()}")
-    rich.print(build.summary(data))
-    rich.print(f"run folder {folder}")
+    cli.say(f"preset [bold]{config.preset}[/] on {machine.describe()}")
+    cli.say(build.summary(data))
+    cli.say(f"run folder {folder}")
 
     if stored := stored_results(folder, config.steps):
         results.print_results(stored)
-        rich.print("this run is finished; experiments.evaluate evaluates it again")
+        cli.say("this run is finished; experiments.evaluate evaluates it again")
         return
     network = model.make_model(settings.model)
     trainer = pretrain.make_trainer(settings, network, data.stats)
@@ -65,15 +64,15 @@ def main(config: config_dict.ConfigDict) -> None:
     with runs.interruptible() as interrupted:
         state = train(config, settings, network, data, trainer, state, save, folder, interrupted)
     if interrupted:
-        rich.print(f"stopped at step {int(state.step)}; the same command continues")
+        cli.say(f"stopped at step {int(state.step)}; the same command continues")
         sys.exit(interrupted.exit_code)
-    rich.print(f"data and training took {time.monotonic() - started:.0f} s")
+    cli.say(f"data and training took {time.monotonic() - started:.0f} s")
     figures.learning_curves(folder)
     agent = make_agent(config, data, network, state)
     evaluate.evaluate_run(folder, agent, config.eval, experiment="pretrain", seed=config.seed)
     seconds, rate = time.monotonic() - started, machine.matrix_product_rate()
-    rich.print(f"everything took {seconds:.0f} s, at now {rate:.0f} GFLOP/s in matrix products")
-    rich.print(f"results are in {folder}")
+    cli.say(f"everything took {seconds:.0f} s, at now {rate:.0f} GFLOP/s in matrix products")
+    cli.say(f"results are in {folder}")
 
 
 def check(config: config_dict.ConfigDict) -> None:
@@ -126,7 +125,7 @@ def restore(state: pretrain.TrainState, checkpoints: checkpoint.Checkpoints) -> 
     steps = checkpoints.steps()
     if not steps:
         return state
-    rich.print(f"continuing from step {steps[-1]}")
+    cli.say(f"continuing from step {steps[-1]}")
     return checkpoints.restore_train(steps[-1], state)
 
 

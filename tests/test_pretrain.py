@@ -163,6 +163,13 @@ def test_repeated_runs_compile_once(m3pc, m3pc_rows):
     assert len(m3pc.applications) == before
 
 
+def test_every_step_has_its_own_randomness(m3pc):
+    start = m3pc.trainer.init(jax.random.key(0))
+    later = m3pc.trainer.init(jax.random.key(0)).replace(step=start.step + CHUNK)
+    rows = [run(m3pc, 1, state=state)[1][0] for state in (start, later)]
+    assert rows[0]["train/states"] != rows[1]["train/states"]
+
+
 def test_two_halves_equal_the_whole_bit_for_bit(mtm):
     whole, _ = run(mtm, 1, length=CHUNK)
     halves, _ = run(mtm, 2, length=CHUNK // 2)
