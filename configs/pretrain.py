@@ -97,7 +97,7 @@ def _small(config):
     config.model.heads = 2
     config.model.dropout = 0.0
     config.batch_size = 128
-    config.steps = 3_000
+    config.steps = 6_000
     config.optim.learning_rate = 1e-3
     config.optim.warmup_fraction = 0.1
     config.optim.clip_norm = 1.0

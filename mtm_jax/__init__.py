@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mtm_jax.dataset import Dataset, make_dataset, sample_windows
     from mtm_jax.errors import UserError
     from mtm_jax.model import Model, make_model
+    from mtm_jax.model_files import load_model
     from mtm_jax.policy import Policy
     from mtm_jax.torch_import import from_torch_state_dict
     from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
@@ -33,6 +34,7 @@ _HOME = {
     "OptimConfig": "config",
     "PretrainConfig": "config",
     "load_data": "data.sources:load",
+    "load_model": "model_files",
     "Dataset": "dataset",
     "make_dataset": "dataset",
     "sample_windows": "dataset",
@@ -63,6 +65,7 @@ __all__ = [
     "from_torch_state_dict",
     "load",
     "load_data",
+    "load_model",
     "make_dataset",
     "make_model",
     "sample_windows",

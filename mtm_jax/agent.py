@@ -20,15 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mtm_jax import checkpoint, tokens
+from mtm_jax import checkpoint, model_files, tokens
 from mtm_jax import policy as policy_lib
-from mtm_jax.config import ModelConfig
 from mtm_jax.envs import rollout
 from mtm_jax.errors import UserError
 from mtm_jax.model import Model, make_model
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles
-from mtm_jax.types import DataInfo, ModalitySpec
+from mtm_jax.types import DataInfo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +201,7 @@ def load(run: str | pathlib.Path, step: int | None = None) -> Agent:
     meta = checkpoints.restore_meta(step)
     saved = checkpoints.restore_model(step)
     return Agent(
-        model=make_model(model_config_from_json(meta["model_config"])),
+        model=make_model(model_files.config_from_dict(meta["model_config"])),
         params=jax.tree.map(jnp.asarray, saved["params"]),
         stats={m: tokens.Stats(**s) for m, s in saved["stats"].items()},
         info=info_from_json(meta["info"]),
@@ -215,17 +214,11 @@ def load(run: str | pathlib.Path, step: int | None = None) -> Agent:
 def describe(agent: Agent) -> dict[str, Any]:
     """Build the JSON that `load` reads back from a checkpoint."""
     return {
-        "model_config": dataclasses.asdict(agent.model.config),
+        "model_config": model_files.config_to_dict(agent.model.config),
         "info": dataclasses.asdict(agent.info),
         "returns": dataclasses.asdict(agent.returns),
         "history": agent.history,
     }
-
-
-def model_config_from_json(data: Mapping[str, Any]) -> ModelConfig:
-    """Rebuild a ModelConfig from its JSON form."""
-    modalities = tuple(ModalitySpec(**m) for m in data["modalities"])
-    return ModelConfig(**(dict(data) | {"modalities": modalities}))
 
 
 def info_from_json(data: Mapping[str, Any]) -> DataInfo:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mtm_jax import agent as agent_lib
-from mtm_jax import checkpoint
+from mtm_jax import checkpoint, model_files
 from mtm_jax.errors import UserError
 from mtm_jax.planning import roles
 
@@ -191,7 +191,7 @@ def test_the_last_checkpoint_is_loaded(agent, tiny_run):
 
 def test_the_description_survives_json(agent):
     described = json.loads(json.dumps(agent_lib.describe(agent)))
-    assert agent_lib.model_config_from_json(described["model_config"]) == agent.model.config
+    assert model_files.config_from_dict(described["model_config"]) == agent.model.config
     assert agent_lib.info_from_json(described["info"]) == agent.info
 
 
