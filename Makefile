@@ -37,6 +37,8 @@ comma = ,
 behaviours: .venv/.installed ## train the behaviour policies of the built-in data, ENV=hopper
 	@test -n "$(ENV)" || { echo "error: make behaviours needs ENV, e.g. ENV=hopper" >&2; exit 2; }
 	$(BIN)/python -m experiments.behaviours --config='configs/behaviours.py:$(ENV)'
+	$(BIN)/python -m experiments.ladder --config='configs/ladder.py:$(ENV)' \
+	  --config.out=mtm_jax/data/actors/$(ENV)
 
 figures: .venv/.installed ## draw the figures of the README
 	$(BIN)/python -m experiments.mask_figure

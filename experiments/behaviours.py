@@ -1,7 +1,7 @@
 """Train a ladder of behaviour policies with SAC, from which the built-in data are collected.
 
 Writes an actor every `snapshot_every` environment steps into the run folder. Then
-`python -m experiments.ladder` scores them and picks those that are kept.
+experiments.ladder scores them and picks those that are kept.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mtm_jax import metrics, progress, sac
 from mtm_jax.config import SACConfig
 from mtm_jax.data import shard
 from mtm_jax.envs import registry
+from mtm_jax.errors import UserError
 
 
 class Environments:
@@ -62,6 +63,10 @@ def main(config: config_dict.ConfigDict) -> None:
     """Alternate environment steps and updates; write snapshots."""
     spec = registry.ENVS[config.env]
     folder = pathlib.Path(config.out or f"runs/behaviours/{config.env}-seed{config.seed}")
+    if any((folder / "actors").glob("*.npz")):
+        raise UserError(
+            f"{folder} holds actors already; choose another folder with --config.out, or delete it"
+        )
     runs.open_run(folder, runs.to_json(config))
     (folder / "actors").mkdir(exist_ok=True)
     steps = config.steps_per_phase * config.num_envs
@@ -75,7 +80,6 @@ def main(config: config_dict.ConfigDict) -> None:
     envs = Environments(spec, config.num_envs, config.seed)
     rng = np.random.default_rng(config.seed)
     writer = metrics.MetricsWriter(folder)
-    writer.truncate(-1)
     done, row = 0, {}
     with progress.progress(config.total_steps, f"SAC on {spec.builtin_id}") as bar:
         while done < config.total_steps:

@@ -76,6 +76,8 @@ def model_config(config: config_dict.ConfigDict, data: Data) -> ModelConfig:
     """Describe the model: its modalities have the data set's dimensions."""
     settings = dict(config.model)
     bins = settings.pop("bins")
+    if bins < 0:
+        raise UserError(f"model.bins is {bins}; give a number of bins, or 0 for continuous tokens")
     if settings["compute_dtype"] == "auto":
         settings["compute_dtype"] = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     obs_dim, action_dim = (data.train.values[m].shape[-1] for m in ("states", "actions"))

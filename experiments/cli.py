@@ -91,6 +91,7 @@ def parse(argv: Sequence[str], default: str) -> config_dict.ConfigDict:
     config = load(path)
     defaults = dict(cli_help.flatten(config))
     _check_keys(rest, list(defaults))
+    _check_name_keys(rest, path)
     values = flags.FlagValues()
     flags.DEFINE_bool("debug", False, "show tracebacks", flag_values=values)
     try:
@@ -181,6 +182,19 @@ def _check_keys(argv: Sequence[str], known: Sequence[str]) -> None:
             inside = [k for k in known if k.startswith(f"{key}.")]
             hint = f"; it holds {', '.join(inside)}" if inside else _suggest(key, known)
             raise UserError(f"unknown key --config.{key}{hint or '; --help lists the keys'}")
+
+
+def _check_name_keys(argv: Sequence[str], path: str) -> None:
+    """Refuse overrides of what the NAME behind the file has already decided other keys by."""
+    file = path.partition(":")[0]
+    decided = getattr(_import_file(_find(file)), "NAME_KEYS", {})
+    for arg in argv:
+        match = _OVERRIDE.fullmatch(arg)
+        if match and match["key"] in decided:
+            raise UserError(
+                f"--config.{match['key']} would not change what depends on it; "
+                f"write --config={file}:{decided[match['key']]}"
+            )
 
 
 def _check_tuples(config: config_dict.ConfigDict, defaults: Mapping[str, object]) -> None:

@@ -8,6 +8,8 @@ Adds one row per method to the run's results.jsonl, and draws figures/scores.png
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from ml_collections import config_dict
@@ -26,8 +28,7 @@ def main(config: config_dict.ConfigDict) -> None:
         raise UserError("no run was named; give --config.run=FOLDER")
     check(config.eval)
     agent = agent_lib.load(config.run)
-    folder = pathlib.Path(config.run)
-    evaluate_run(folder, agent, config.eval, "evaluate", runs.read_config(folder)["seed"])
+    evaluate_run(pathlib.Path(config.run), agent, config.eval, "evaluate")
 
 
 def check(settings: config_dict.ConfigDict) -> None:
@@ -41,6 +42,11 @@ def check(settings: config_dict.ConfigDict) -> None:
         raise UserError(
             f"eval.methods are {tuple(settings.methods)}; choose among {', '.join(roles.POLICIES)}"
         )
+    if not np.isfinite(settings.target_fraction):
+        raise UserError(
+            f"eval.target_fraction is {settings.target_fraction}; give a fraction of the best "
+            "return in the training data, such as 1.0"
+        )
     if settings.episodes < 1 or settings.seed < 0:
         raise UserError(
             f"eval.episodes is {settings.episodes} and eval.seed is {settings.seed}; "
@@ -53,11 +59,21 @@ def evaluate_run(
     agent: agent_lib.Agent,
     settings: config_dict.ConfigDict,
     experiment: str,
-    seed: int,
+    measured: Mapping[str, float] | None = None,
 ) -> list[dict]:
-    """Evaluate every method, append the rows, print the table and draw the figure."""
-    rows = [evaluate_method(agent, m, settings, experiment, seed) for m in settings.methods]
+    """Evaluate every method, append the rows, print the table and draw the figure.
+
+    Args:
+        folder: the run.
+        agent: its model.
+        settings: methods, episodes, seed and target_fraction.
+        experiment: the program that asks.
+        measured: what else goes into the metrics of each row.
+    """
+    run = runs.read_config(folder)
+    rows = [evaluate_method(agent, m, settings, experiment, run) for m in settings.methods]
     for row in rows:
+        row["metrics"] |= measured or {}
         results.write_result(folder, row)
     results.print_results(rows)
     spec = registry.spec_of_id(agent.info.env_id)
@@ -73,9 +89,9 @@ def evaluate_method(
     method: str,
     settings: config_dict.ConfigDict,
     experiment: str,
-    seed: int,
+    run: Mapping[str, Any],
 ) -> dict:
-    """Run one method's episodes and build its row of results."""
+    """Run one method's episodes and build its row of results; `run` is the run's configuration."""
     info, spec = agent.info, registry.spec_of_id(agent.info.env_id)
     actor = agent.actor(method, settings.target_fraction)
     with progress.progress(info.max_episode_steps, f"{method} episodes") as bar:
@@ -92,13 +108,16 @@ def evaluate_method(
         env_id=info.env_id,
         dataset=info.name,
         method=method,
-        seed=seed,
+        seed=run["seed"],
         step=agent.step,
         returns=episodes.returns,
         normalized_scores=registry.normalized_score(spec, episodes.returns),
         target_return=target,
         settings={
             "source": info.source,
+            "preset": run["preset"],
+            "variant": run["variant"],
+            "masks": {name: w for name, w in run["masks"]["patterns"].items() if w},
             "history": agent.history,
             "eval_seed": settings.seed,
             "target_fraction": settings.target_fraction,

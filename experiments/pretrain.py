@@ -40,6 +40,7 @@ def main(config: config_dict.ConfigDict) -> None:
     started = time.monotonic()
     check(config)
     folder = pathlib.Path(config.out) if config.out else build.default_out(config)
+    runs.check_folder(folder, runs.to_json(config))
     data = build.load_data(config)
     settings = build.pretrain_config(config, data)
     runs.open_run(folder, runs.to_json(config))
@@ -47,9 +48,9 @@ def main(config: config_dict.ConfigDict) -> None:
     cli.say(build.summary(data))
     cli.say(f"run folder {folder}")
 
-    if stored := stored_results(folder, config.steps):
+    if stored := stored_results(folder, config):
         results.print_results(stored)
-        cli.say("this run is finished; experiments.evaluate evaluates it again")
+        cli.say("this run is finished; experiments.evaluate evaluates it with other settings")
         return
     network = model.make_model(settings.model)
     trainer = pretrain.make_trainer(settings, network, data.stats)
@@ -66,13 +67,18 @@ def main(config: config_dict.ConfigDict) -> None:
     if interrupted:
         cli.say(f"stopped at step {int(state.step)}; the same command continues")
         sys.exit(interrupted.exit_code)
-    cli.say(f"data and training took {time.monotonic() - started:.0f} s")
+    measured = {
+        "data_and_training_seconds": time.monotonic() - started,
+        "matrix_product_gflops": machine.matrix_product_rate(),
+    }
     figures.learning_curves(folder)
     agent = make_agent(config, data, network, state)
-    evaluate.evaluate_run(folder, agent, config.eval, experiment="pretrain", seed=config.seed)
-    seconds, rate = time.monotonic() - started, machine.matrix_product_rate()
-    cli.say(f"everything took {seconds:.0f} s, at now {rate:.0f} GFLOP/s in matrix products")
-    cli.say(f"results are in {folder}")
+    evaluate.evaluate_run(folder, agent, config.eval, "pretrain", measured)
+    seconds, rate = measured["data_and_training_seconds"], measured["matrix_product_gflops"]
+    cli.say(
+        f"data and training took {seconds:.0f} s, with evaluation {time.monotonic() - started:.0f} "
+        f"s, on {rate:.0f} GFLOP/s in matrix products; results are in {folder}"
+    )
 
 
 def check(config: config_dict.ConfigDict) -> None:
@@ -95,11 +101,13 @@ def check(config: config_dict.ConfigDict) -> None:
     evaluate.check(config.eval)
 
 
-def stored_results(folder: pathlib.Path, step: int) -> list[dict]:
-    """Read the rows that this program wrote for the last step of a finished run."""
+def stored_results(folder: pathlib.Path, config: config_dict.ConfigDict) -> list[dict]:
+    """Read the rows that this program wrote for a finished run; none if one is missing."""
     path = folder / results.RESULTS_FILE
     rows = records.read_jsonl(path) if path.exists() else []
-    return [row for row in rows if row["experiment"] == "pretrain" and row["step"] == step]
+    rows = [r for r in rows if r["experiment"] == "pretrain" and r["step"] == config.steps]
+    complete = {row["method"] for row in rows} >= set(config.eval.methods)
+    return rows if complete else []
 
 
 def make_agent(
@@ -161,6 +169,7 @@ def train(
             row["train/learning_rate"] = float(schedule(step))
             if due(step, length, config.validate_every) or step == config.steps:
                 row |= jax.device_get(validate(state.params, data.valid, validation_key))
+                check_finite(step, length, row)
             writer.write(step, row)
             if wandb:
                 wandb.write(step, row)
@@ -200,7 +209,8 @@ def check_finite(step: int, length: int, row: dict[str, float]) -> None:
     if bad:
         raise UserError(
             f"training went wrong between steps {step - length} and {step}: {', '.join(bad)}; "
-            "the last checkpoint is from before; try a lower --config.optim.learning_rate"
+            "the last checkpoint is from before; try a lower --config.optim.learning_rate "
+            "with another --config.out"
         )
 
 

@@ -17,6 +17,7 @@ from mtm_jax.errors import UserError
 CONFIG_FILE = "config.json"
 # Keys that may change between the parts of one run: they do not touch what is trained.
 FREE_KEYS = ("out", "eval", "save_every", "wandb_project")
+FIXED_KEYS = ("eval.history",)  # checkpoints hold it
 
 
 def to_json(config: config_dict.ConfigDict) -> dict[str, Any]:
@@ -28,32 +29,52 @@ def open_run(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Create a run folder with its `config.json`, or continue the same run.
 
     Raises:
-        UserError: the folder holds a different run; nothing is changed.
+        UserError: what `check_folder` raises, or the folder cannot be written.
     """
-    path = folder / CONFIG_FILE
-    if path.exists():
-        _check_same(folder, read_config(folder), config)
-        return
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(
-            f"{folder} is not empty and holds no run ({CONFIG_FILE} is missing); "
-            "choose another folder with --config.out"
-        )
-    for name in ("checkpoints", "figures", "videos"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(config, indent=2) + "\n")
+    check_folder(folder, config)
+    with _folder_errors(folder):
+        if (folder / CONFIG_FILE).exists() and not _is_unused(folder):
+            return
+        for name in ("checkpoints", "figures", "videos"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+
+
+def check_folder(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder that cannot take a run of this configuration; nothing is changed.
+
+    Raises:
+        UserError: the folder holds a different run or something else, or cannot be written.
+    """
+    with _folder_errors(folder):
+        existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        if not existing.is_dir():
+            raise NotADirectoryError(f"{existing} is a file")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise PermissionError(f"{existing} is read-only")
+        if (folder / CONFIG_FILE).exists():
+            if not _is_unused(folder):
+                _check_same(folder, read_config(folder), config)
+        elif folder.exists() and any(folder.iterdir()):
+            raise UserError(
+                f"{folder} is not empty and holds no run ({CONFIG_FILE} is missing); "
+                "choose another folder with --config.out"
+            )
 
 
 def read_config(folder: pathlib.Path) -> dict[str, Any]:
     """Read the configuration that a run was started with.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder holds no run, or its configuration is damaged.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UserError(f"{folder} holds no run: {CONFIG_FILE} is missing; give a run folder")
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); restore it or delete {folder}") from error
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -63,18 +84,40 @@ def write_text(path: pathlib.Path, text: str) -> None:
     temporary.replace(path)
 
 
+@contextlib.contextmanager
+def _folder_errors(folder: pathlib.Path) -> Iterator[None]:
+    """Turn what the file system refuses into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be a run folder ({error}); choose another one with --config.out"
+        ) from error
+
+
+def _is_unused(folder: pathlib.Path) -> bool:
+    """Whether `open_run` made the folder and nothing has been written into it since."""
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    made_here = (folder / "checkpoints").is_dir()
+    return made_here and all(file == folder / CONFIG_FILE for file in files)
+
+
 def _check_same(folder: pathlib.Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     old, new = _flatten(old), _flatten(new)
     differ = [
         f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
         for key in sorted(old.keys() | new.keys())
-        if key.split(".")[0] not in FREE_KEYS and old.get(key) != new.get(key)
+        if not _is_free(key) and old.get(key) != new.get(key)
     ]
     if differ:
         raise UserError(
             f"{folder} holds a different run: {'; '.join(differ)}; "
-            "choose another folder with --config.out (OUT=... with make)"
+            "choose another folder with --config.out (OUT=... with make), or delete this one"
         )
+
+
+def _is_free(key: str) -> bool:
+    return key.split(".")[0] in FREE_KEYS and key not in FIXED_KEYS
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

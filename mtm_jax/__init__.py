@@ -10,6 +10,7 @@ Names are imported on first use, so that `import mtm_jax` stays light.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -73,10 +74,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'mtm_jax' has no attribute {name!r}")
-    module, _, attribute = _HOME[name].partition(":")
-    return getattr(importlib.import_module(f"mtm_jax.{module}"), attribute or name)
+    if name in _HOME:
+        module, _, attribute = _HOME[name].partition(":")
+        return getattr(importlib.import_module(f"mtm_jax.{module}"), attribute or name)
+    if importlib.util.find_spec(f"mtm_jax.{name}"):
+        return importlib.import_module(f"mtm_jax.{name}")
+    raise AttributeError(f"module 'mtm_jax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

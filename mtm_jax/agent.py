@@ -170,6 +170,18 @@ class Agent:
     def _begin(self, obs: Array) -> context_lib.Context:
         return context_lib.begin(obs, len(self.info.action_low), self.model.config.window)
 
+    # Compiled once for all policies of the agent.
+
+    @functools.cached_property
+    def choose_action(self) -> Any:
+        """Compiled `roles.act` of this model."""
+        return jax.jit(functools.partial(roles.act, self.model), static_argnames="prompt")
+
+    @functools.cached_property
+    def extend_context(self) -> Any:
+        """Compiled `context.extend` with this agent's history."""
+        return jax.jit(functools.partial(context_lib.extend, history=self.history))
+
     @functools.cached_property
     def _imagine(self) -> Any:
         return jax.jit(functools.partial(roles.imagine, self.model), static_argnums=4)
@@ -192,7 +204,7 @@ def load(run: str | pathlib.Path, step: int | None = None) -> Agent:
     run = pathlib.Path(run)
     if not (run / "checkpoints").is_dir():
         raise UserError(f"no run in {run}: it has no folder 'checkpoints'; give a run folder")
-    checkpoints = checkpoint.Checkpoints(run)
+    checkpoints = checkpoint.Checkpoints(run, read_only=True)
     steps = checkpoints.steps()
     if not steps or (step is not None and step not in steps):
         wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"

@@ -6,10 +6,13 @@ whole training state) and `meta` (JSON: step, model configuration, data set, dig
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import pathlib
-from collections.abc import Mapping
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,16 +22,21 @@ import orbax.checkpoint as ocp
 from mtm_jax.errors import UserError
 
 FORMAT_VERSION = 1
-logging.getLogger("absl").setLevel(logging.WARNING)
+# orbax warns of what is meant, such as a folder that is opened for reading only.
+logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 class Checkpoints:
     """The checkpoints of one run folder, newest last; keeps the newest two."""
 
-    def __init__(self, run_dir: str | pathlib.Path):
+    def __init__(self, run_dir: str | pathlib.Path, read_only: bool = False):
+        """Open the checkpoints of a run; their folder is created unless they are only read."""
         self.folder = pathlib.Path(run_dir).absolute() / "checkpoints"
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, enable_async_checkpointing=False, create=True
+            max_to_keep=None if read_only else 2,
+            enable_async_checkpointing=False,
+            create=not read_only,
+            read_only=read_only,
         )
         self._manager = ocp.CheckpointManager(
             self.folder,
@@ -64,12 +72,17 @@ class Checkpoints:
             UserError: it cannot be read, or another version of the format wrote it.
         """
         meta = self._restore(step, meta=ocp.args.JsonRestore())["meta"]
-        if meta["format_version"] != FORMAT_VERSION:
+        version = meta.get("format_version") if isinstance(meta, Mapping) else None
+        if version is None:
+            raise self._unreadable(step, "its metadata lack format_version")
+        if version != FORMAT_VERSION:
             raise UserError(
                 f"checkpoint {self.folder / str(step)} has format version "
-                f"{meta['format_version']}, this program reads {FORMAT_VERSION}; "
+                f"{version}, this program reads {FORMAT_VERSION}; "
                 "use the version of mtm_jax that wrote it"
             )
+        if not _holds_digests(meta.get("digests")):
+            raise self._unreadable(step, "its metadata lack digests")
         return meta
 
     def restore_model(self, step: int) -> Any:
@@ -97,12 +110,17 @@ class Checkpoints:
 
     def _restore(self, step: int, **args: Any) -> Any:
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**args))
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"checkpoint {self.folder / str(step)} cannot be read ({error}); "
-                "delete that folder to continue from an older checkpoint or from the start"
-            ) from error
+            with _only_the_error():
+                return self._manager.restore(step, args=ocp.args.Composite(**args))
+        except Exception as error:  # orbax raises whatever it meets in a damaged file
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+            raise self._unreadable(step, reason) from error
+
+    def _unreadable(self, step: int, reason: str) -> UserError:
+        return UserError(
+            f"checkpoint {self.folder / str(step)} cannot be read ({reason}); "
+            "delete that folder to continue from an older checkpoint or from the start"
+        )
 
     def _compare_shapes(self, step: int, saved: Any, target: Any) -> None:
         """Refuse a checkpoint of another model before orbax reshapes or pads anything."""
@@ -118,13 +136,45 @@ class Checkpoints:
             )
 
     def _verify(self, step: int, item: str, tree: Any) -> None:
-        expected = self.restore_meta(step)["digests"][item]
-        for name, digest in digests(tree).items():
-            if expected.get(name) != digest:
+        expected, found = self.restore_meta(step)["digests"][item], digests(tree)
+        for name in sorted(expected.keys() | found.keys()):
+            if expected.get(name) != found.get(name):
                 raise UserError(
                     f"checkpoint {self.folder / str(step)} is damaged: array {item}{name} does not "
                     "match its digest; delete that folder to continue from an older checkpoint"
                 )
+
+
+@contextlib.contextmanager
+def _only_the_error() -> Iterator[None]:
+    """Keep what orbax prints besides the error that it raises from standard error.
+
+    When one array cannot be read, it closes its event loop under the reads of the others. Each
+    complains about that when it ends, which may be later: after an error the filters stay.
+    """
+    logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
+    filtered = _is_no_late_read in logger.filters
+
+    def report(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    logger.addFilter(_is_no_late_read)
+    sys.unraisablehook = report
+    yield
+    sys.unraisablehook = hook
+    if not filtered:
+        logger.removeFilter(_is_no_late_read)
+
+
+def _is_no_late_read(record: logging.LogRecord) -> bool:
+    """Whether a message of asyncio is about something else than a failed read of tensorstore."""
+    return not (record.exc_info and "tensorstore_spec=" in str(record.exc_info[1]))
+
+
+def _holds_digests(value: Any) -> bool:
+    parts = [value.get(k) for k in ("model", "train")] if isinstance(value, Mapping) else [None]
+    return all(isinstance(part, Mapping) for part in parts)
 
 
 def digests(tree: Any) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from mtm_jax.errors import UserError
@@ -35,12 +36,24 @@ class ModelConfig:
             names == ordered and len(names) > 0,
             f"model modalities are {names}; expected a selection of {MODALITIES} in that order",
         )
+        for spec in self.modalities:
+            for name in ("features", "tokens_per_step"):
+                value = getattr(spec, name)
+                _require(value >= 1, f"{name} of {spec.name} is {value}; it must be at least 1")
+        for name in ("heads", "encoder_layers", "decoder_layers", "ffn_multiplier"):
+            value = getattr(self, name)
+            _require(value >= 1, f"model {name} is {value}; it must be at least 1")
+        _require(self.width >= 2, f"model width is {self.width}; it must be at least 2")
         _require(
             self.width % self.heads == 0 and self.width % 2 == 0,
             f"model width {self.width} must be even and a multiple of the {self.heads} heads",
         )
         _require(self.window >= 1, f"window is {self.window} steps; it must be at least 1")
         _require(0.0 <= self.dropout < 1.0, f"dropout is {self.dropout}; it must be in [0, 1)")
+        _require(
+            self.compute_dtype in ("float32", "bfloat16"),
+            f"compute_dtype is {self.compute_dtype!r}; choose 'float32' or 'bfloat16'",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +107,12 @@ class LossConfig:
             f"entropy_samples is {self.entropy_samples}; it must be at least 1",
         )
         _require(
-            self.initial_sigma > 0, f"initial_sigma is {self.initial_sigma}; it must be positive"
+            math.isfinite(self.entropy_target),
+            f"entropy_target is {self.entropy_target}; it must be finite",
         )
+        for name in ("initial_sigma", "sigma_learning_rate"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"{name} is {value}; it must be positive and finite")
         _require(
             self.entropy_reduction in ("joint", "per_dimension"),
             f"entropy_reduction is {self.entropy_reduction!r}; choose 'joint' or 'per_dimension'",
@@ -120,9 +137,16 @@ class OptimConfig:
             f"warmup_steps {self.warmup_steps} and total_steps {self.total_steps}: "
             "the warm-up must fit into the run, and the run must have at least one step",
         )
-        _require(
-            self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be positive"
-        )
+        rate = self.learning_rate
+        _require(0 < rate < math.inf, f"learning_rate is {rate}; it must be positive and finite")
+        for name in ("weight_decay", "clip_norm"):
+            value = getattr(self, name)
+            _require(
+                0 <= value < math.inf, f"{name} is {value}; it must be finite and not negative"
+            )
+        for name in ("b1", "b2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"{name} is {value}; it must be in [0, 1)")
 
 
 @dataclasses.dataclass(frozen=True)

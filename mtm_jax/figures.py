@@ -84,8 +84,9 @@ def learning_curves(run_dir: str | os.PathLike) -> pathlib.Path:
 def scores(run_dir: str | os.PathLike) -> pathlib.Path:
     """Draw the normalised score of each method: a dot per episode, a bar at the mean.
 
-    A dashed line marks the mean score of the data where a row's metrics hold
-    "dataset_mean_score".
+    Rows that ask for different returns have a column each, seeds share one, and an evaluation
+    that was repeated counts once. A dashed line marks the mean score of the data where a row's
+    metrics hold "dataset_mean_score".
 
     Returns:
         The file, `figures/scores.png` in the run.
@@ -96,16 +97,15 @@ def scores(run_dir: str | os.PathLike) -> pathlib.Path:
     rows = records.read_jsonl(pathlib.Path(run_dir) / results.RESULTS_FILE)
     if not rows:
         raise UserError(f"{run_dir} has no results to draw yet")
-    methods = list(dict.fromkeys(row["method"] for row in rows))
+    columns = _score_columns(rows)
     with rc_context(STYLE):
-        fig = figure.Figure(figsize=(max(4.0, 1.3 * len(methods) + 1.5), 3.6), layout="constrained")
+        fig = figure.Figure(figsize=(max(4.0, 1.3 * len(columns) + 1.5), 3.6), layout="constrained")
         axis = fig.subplots()
-        for place, method in enumerate(methods):
-            values = [s for r in rows if r["method"] == method for s in r["normalized_scores"]]
-            _score_column(axis, place, np.array(values), CYCLE[place % len(CYCLE)])
+        for place, values in enumerate(columns.values()):
+            _score_column(axis, place, values, CYCLE[place % len(CYCLE)])
         _dataset_line(axis, rows)
-        axis.set_xticks(range(len(methods)), methods)
-        axis.set_xlim(-0.6, len(methods) - 0.4)
+        axis.set_xticks(range(len(columns)), list(columns))
+        axis.set_xlim(-0.6, len(columns) - 0.4)
         axis.grid(axis="x", visible=False)
         axis.set_ylabel("normalised score")
         axis.set_title(", ".join(dict.fromkeys(row["dataset"] for row in rows)))
@@ -174,6 +174,17 @@ def _curves(axis: Axes, title: str, curves: Mapping[str, np.ndarray]) -> None:
     axis.xaxis.set_major_locator(ticker.MaxNLocator(5))
     axis.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
     axis.legend(fontsize=8)
+
+
+def _score_columns(rows: Iterable[Mapping]) -> dict[str, np.ndarray]:
+    """Sort rows into label -> scores of all episodes."""
+    latest = {}
+    for row in rows:
+        target = row["target_return"]
+        label = row["method"] if target is None else f"{row['method']}\nfor {target:.0f}"
+        run = (row["seed"], row["step"], row["settings"].get("eval_seed"))
+        latest.setdefault(label, {})[run] = row["normalized_scores"]
+    return {label: np.concatenate(list(runs.values())) for label, runs in latest.items()}
 
 
 def _score_column(axis: Axes, place: int, values: np.ndarray, colour: str) -> None:

@@ -7,14 +7,18 @@ import json
 import pathlib
 import shutil
 import tempfile
+import zipfile
+import zlib
 from typing import Any
 
 import flax.traverse_util
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mtm_jax.config import ModelConfig
 from mtm_jax.errors import UserError
+from mtm_jax.model import make_model
 from mtm_jax.types import ModalitySpec
 
 CONFIG_FILE = "model.json"
@@ -46,19 +50,58 @@ def load_model(folder: str | pathlib.Path) -> tuple[ModelConfig, dict]:
     """Read what `save_model` wrote.
 
     Raises:
-        UserError: the folder does not hold a model.
+        UserError: the folder does not hold a model, or its two files do not fit each other.
     """
     folder = pathlib.Path(folder)
-    try:
-        config = config_from_dict(json.loads((folder / CONFIG_FILE).read_text()))
-        with np.load(folder / PARAMS_FILE) as arrays:
-            flat = {k: jnp.asarray(arrays[k]) for k in arrays.files}
-    except OSError as error:
-        raise UserError(
-            f"{folder} holds no model ({error}); "
-            "give a folder that experiments.import_checkpoint wrote"
-        ) from None
+    config = _read_config(folder)
+    flat = _read_arrays(folder)
+    shapes = jax.eval_shape(make_model(config).init, jax.random.key(0))
+    wanted = _describe(flax.traverse_util.flatten_dict(shapes, sep="/"))
+    found = _describe(flat)
+    wrong = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+    if wrong:
+        first = wrong[0]
+        raise _no_model(
+            folder,
+            f"{len(wrong)} arrays differ from {CONFIG_FILE}, the first is {first}: "
+            f"{found.get(first, 'missing')} in {PARAMS_FILE}, "
+            f"{wanted.get(first, 'none')} by {CONFIG_FILE}",
+        )
     return config, flax.traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _read_config(folder: pathlib.Path) -> ModelConfig:
+    try:
+        return config_from_dict(json.loads((folder / CONFIG_FILE).read_text()))
+    except OSError as error:
+        raise _no_model(folder, str(error)) from error
+    except KeyError as error:
+        raise _no_model(folder, f"{CONFIG_FILE} lacks {error}") from error
+    except (ValueError, TypeError) as error:
+        raise _no_model(folder, f"{CONFIG_FILE} is wrong: {error}") from error
+
+
+def _read_arrays(folder: pathlib.Path) -> dict[str, jax.Array]:
+    damage = (ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+    try:
+        with np.load(folder / PARAMS_FILE, allow_pickle=False) as arrays:
+            return {k: jnp.asarray(arrays[k]) for k in arrays.files}
+    except OSError as error:
+        raise _no_model(folder, str(error)) from error
+    # zipfile raises the last two where it meets a method of compression or a flag it has not.
+    except (*damage, NotImplementedError, RuntimeError) as error:
+        raise _no_model(folder, f"{PARAMS_FILE} is damaged: {error}") from error
+
+
+def _describe(arrays: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{array.dtype} {array.shape}" for name, array in arrays.items()}
+
+
+def _no_model(folder: pathlib.Path, reason: str) -> UserError:
+    return UserError(
+        f"{folder} holds no model ({reason}); "
+        "give a folder that experiments.import_checkpoint wrote"
+    )
 
 
 def config_to_dict(config: ModelConfig) -> dict[str, Any]:

@@ -97,7 +97,10 @@ class Attention(nn.Module):
         packed_init = nn.initializers.variance_scaling(0.5, "fan_in", "uniform")
         qkv = dense(3 * width, "qkv", packed_init, self.dtype)(x)
         q, k, v = (self._split_heads(part) for part in jnp.split(qkv, 3, axis=-1))
-        logits = jnp.einsum("...qd,...kd->...qk", q * depth**-0.5, k).astype(jnp.float32)
+        # Float32 like the softmax: bfloat16 would round large logits to the same number.
+        logits = jnp.einsum(
+            "...qd,...kd->...qk", q * depth**-0.5, k, preferred_element_type=jnp.float32
+        )
         if key_visible is not None:
             logits += jnp.where(key_visible, 0.0, HIDDEN_LOGIT)[..., None, None, :]
         weights = nn.Dropout(self.dropout)(jax.nn.softmax(logits), deterministic)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -43,17 +42,18 @@ class Policy:
             seed: draw actions from the predicted distribution; None takes its mode.
 
         Raises:
-            UserError: the prompt is not a policy.
+            UserError: the prompt is not a policy, or the model has no distribution to draw from.
         """
         check_prompt(prompt)
+        if seed is not None:
+            _check_draws(agent)
         self.agent = agent
+        self._prompt = prompt
         self.env_id = agent.info.env_id
         self._key = None if seed is None else jax.random.key(seed)
         self._steps = 0
         target = agent.target_return(target_fraction) / agent.info.max_episode_steps
         self._target = jnp.float32(target)
-        self._act = jax.jit(functools.partial(roles.act, agent.model, prompt=prompt))
-        self._extend = jax.jit(functools.partial(context_lib.extend, history=agent.history))
         self.reset()
 
     def reset(self) -> None:
@@ -81,15 +81,18 @@ class Policy:
             )
         if reward is not None and not np.isfinite(reward):
             raise UserError(f"policy.act got the reward {reward}; it must be finite")
+        agent = self.agent
         if reward is None:
-            action_dim, window = len(self.agent.info.action_low), self.agent.model.config.window
+            action_dim, window = len(agent.info.action_low), agent.model.config.window
             self._context = context_lib.begin(obs, action_dim, window)
         else:
-            self._context = self._extend(self._context, self._action, jnp.float32(reward), obs)
+            reward = jnp.float32(reward)
+            self._context = agent.extend_context(self._context, self._action, reward, obs)
         key = None if self._key is None else jax.random.fold_in(self._key, self._steps)
         self._steps += 1
-        agent = self.agent
-        self._action = self._act(agent.params, agent.stats, self._context, self._target, key=key)
+        self._action = agent.choose_action(
+            agent.params, agent.stats, self._context, self._target, prompt=self._prompt, key=key
+        )
         return agent.to_environment(self._action)
 
 
@@ -109,6 +112,15 @@ def check_observation(
         first = int(np.argmin(np.isfinite(obs)))
         raise UserError(f"observation is not finite: dimension {first} is {obs[first]}")
     return obs
+
+
+def _check_draws(agent: agent_lib.Agent) -> None:
+    head = next(m.head for m in agent.model.config.modalities if m.name == "actions")
+    if head != "tanh_normal":
+        raise UserError(
+            f"this model predicts single actions (head {head!r}), so a seed draws nothing; "
+            "leave the seed out"
+        )
 
 
 def check_prompt(prompt: str) -> None:

@@ -40,6 +40,10 @@ class Batch(flax.struct.PyTreeNode):
     visible: Visible  # modality -> [B, T]
     counted: Visible  # modality -> [B, T], True where the loss counts: a real step of that modality
 
+    def hidden(self, modality: str) -> Array:
+        """True where a counted token is hidden, [B, T]."""
+        return self.counted[modality] & ~self.visible[modality]
+
 
 def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training.Trainer:
     """Build the training program; `run` takes a `dataset.Dataset` made for the model's window."""
@@ -76,14 +80,17 @@ def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training
             params=optax.apply_updates(state.params, updates), opt_state=opt_state
         )
         if "train/entropy" in metrics:
-            state = dual_step(state, metrics["train/entropy"])
+            state = dual_step(state, metrics["train/entropy"], batch.hidden("actions").any())
             metrics["train/sigma"] = jnp.exp(state.log_sigma)
         return state.replace(step=state.step + 1), metrics
 
-    def dual_step(state: TrainState, entropy: Array) -> TrainState:
+    def dual_step(state: TrainState, entropy: Array, known: Array) -> TrainState:
+        """Move sigma where the entropy is known: without a hidden action there is none."""
         grad = jax.grad(losses.dual_loss)(state.log_sigma, entropy, config.loss.entropy_target)
         update, opt_state = sigma_optimizer.update(grad, state.sigma_opt_state)
-        return state.replace(log_sigma=state.log_sigma + update, sigma_opt_state=opt_state)
+        new, old = (state.log_sigma + update, opt_state), (state.log_sigma, state.sigma_opt_state)
+        log_sigma, opt_state = jax.tree.map(lambda n, o: jnp.where(known, n, o), new, old)
+        return state.replace(log_sigma=log_sigma, sigma_opt_state=opt_state)
 
     return training.make_trainer(init, step)
 
@@ -135,8 +142,9 @@ def loss(
         name = spec.name
         counted, target, output = batch.counted[name], batch.tokens[name], outputs[name]
         if spec.head == "tanh_normal":
-            hidden = counted & ~batch.visible[name]
-            part, parts = action_loss(config, output, target, counted, hidden, sigma, noise_key)
+            noise = jax.random.normal(noise_key, (config.loss.entropy_samples, *target.shape))
+            hidden = batch.hidden(name)
+            part, parts = action_loss(config, output, target, counted, hidden, sigma, noise)
             metrics |= parts
         else:
             part = losses.masked_mean(reconstruction(spec.head, output, target), counted)
@@ -158,15 +166,13 @@ def action_loss(
     counted: Array,  # [B, T]
     hidden: Array,  # [B, T]
     sigma: Array,
-    noise_key: Array,
+    noise: Array,  # [K, B, T, A], standard normal draws of the entropy estimate
 ) -> tuple[Array, training.Metrics]:
     """M3PC's action loss: likelihood and entropy of hidden actions, error of the visible ones.
 
     The squared error is averaged over all counted steps, as the released code does.
     """
     over_dims = jnp.sum if config.loss.entropy_reduction == "joint" else jnp.mean
-    shape = (config.loss.entropy_samples, *dist.loc.shape)
-    noise = jax.random.normal(noise_key, shape)
     nll = over_dims(losses.negative_log_likelihood(dist, actions), axis=-1)
     entropy = over_dims(distributions.entropy(dist, noise), axis=-1)
     error = losses.squared_error(distributions.mode(dist), actions)
@@ -222,7 +228,7 @@ def hidden_errors(
         if spec.name not in names:
             continue
         output, target = outputs[spec.name], batch.tokens[spec.name]
-        hidden = batch.counted[spec.name] & ~batch.visible[spec.name]
+        hidden = batch.hidden(spec.name)
         if spec.head == "tanh_normal":
             nll = losses.negative_log_likelihood(output, target).sum(-1)
             metrics[f"{prefix}/nll"] = losses.masked_mean(nll, hidden)

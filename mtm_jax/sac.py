@@ -8,6 +8,7 @@ The replay buffer lives on the device; the environment does not (`experiments/be
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -51,6 +52,23 @@ class SACState(flax.struct.PyTreeNode):
     step: Array  # updates done
 
 
+class Networks(NamedTuple):
+    """Actor and critic, without their parameters."""
+
+    actor: critics.TanhNormalActor
+    critic: critics.Q
+
+    def act(self, params: dict, obs: Array, key: Array) -> tuple[Array, Array]:
+        """Draw actions, [n, A], and their joint log densities, [n]."""
+        dist = self.actor.apply({"params": params}, obs)
+        action, log_prob = distributions.sample_and_log_prob(key, dist)
+        return action, log_prob.sum(-1)
+
+    def q_values(self, params: dict, obs: Array, action: Array) -> Array:
+        """Value the actions by both critics, [2, n]."""
+        return self.critic.apply({"params": params}, obs, action)
+
+
 def empty_replay(capacity: int, obs_dim: int, action_dim: int) -> Replay:
     """Allocate a ring of `capacity` transitions."""
     ring = Transitions(
@@ -81,79 +99,28 @@ def sample(key: Array, replay: Replay, batch_size: int) -> Transitions:
 
 def make_trainer(config: SACConfig, obs_dim: int, action_dim: int) -> training.Trainer:
     """Build the program for one environment's dimensions; `run` takes a `Replay`."""
-    actor = critics.TanhNormalActor(action_dim, config.hidden)
-    critic = critics.Q(config.hidden, members=2)
-    half = config.total_updates // 2
-    constant = optax.constant_schedule(config.learning_rate)
-    decay = optax.linear_schedule(config.learning_rate, 0.0, config.total_updates - half)
-    optimizer = optax.adam(optax.join_schedules([constant, decay], [half]))
+    networks = Networks(
+        critics.TanhNormalActor(action_dim, config.hidden), critics.Q(config.hidden, members=2)
+    )
+    optimizer = make_optimizer(config)
     target_entropy = -config.target_entropy_per_dim * action_dim
 
     def init(key: Array) -> SACState:
-        actor_key, critic_key, run_key = jax.random.split(key, 3)
-        obs, action = jnp.zeros((1, obs_dim)), jnp.zeros((1, action_dim))
-        actor_params = actor.init(actor_key, obs)["params"]
-        critic_params = critic.init(critic_key, obs, action)["params"]
-        log_alpha = jnp.zeros(())
-        return SACState(
-            actor=actor_params,
-            actor_average=jax.tree.map(jnp.copy, actor_params),
-            critic=critic_params,
-            target_critic=jax.tree.map(jnp.copy, critic_params),
-            log_alpha=log_alpha,
-            actor_opt=optimizer.init(actor_params),
-            critic_opt=optimizer.init(critic_params),
-            alpha_opt=optimizer.init(log_alpha),
-            key=run_key,
-            step=jnp.zeros((), jnp.int32),
-        )
-
-    def act(params: dict, obs: Array, key: Array) -> tuple[Array, Array]:
-        dist = actor.apply({"params": params}, obs)
-        action, log_prob = distributions.sample_and_log_prob(key, dist)
-        return action, log_prob.sum(-1)
-
-    def q_values(params: dict, obs: Array, action: Array) -> Array:
-        return critic.apply({"params": params}, obs, action)  # [2, batch]
-
-    def critic_loss(params: dict, state: SACState, batch: Transitions, key: Array) -> Array:
-        next_action, next_log_prob = act(state.actor, batch.next_obs, key)
-        next_q = q_values(state.target_critic, batch.next_obs, next_action).min(0)
-        next_v = next_q - jnp.exp(state.log_alpha) * next_log_prob
-        target = batch.rewards + config.discount * (1.0 - batch.terminals) * next_v
-        error = q_values(params, batch.obs, batch.actions) - jax.lax.stop_gradient(target)
-        return jnp.mean(jnp.sum(error**2, axis=0))
-
-    def actor_loss(
-        params: dict, state: SACState, batch: Transitions, key: Array
-    ) -> tuple[Array, Array]:
-        action, log_prob = act(params, batch.obs, key)
-        q = q_values(state.critic, batch.obs, action).min(0)
-        return jnp.mean(jnp.exp(state.log_alpha) * log_prob - q), -jnp.mean(log_prob)
+        return init_state(key, networks, optimizer, obs_dim, action_dim)
 
     def step(state: SACState, replay: Replay) -> tuple[SACState, training.Metrics]:
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
         batch = sample(keys[0], replay, config.batch_size)
-        q_loss, grads = jax.value_and_grad(critic_loss)(state.critic, state, batch, keys[1])
-        updates, critic_opt = optimizer.update(grads, state.critic_opt)
-        critic_params = optax.apply_updates(state.critic, updates)
-        state = state.replace(critic=critic_params, critic_opt=critic_opt)
-
-        gradient = jax.value_and_grad(actor_loss, has_aux=True)
-        (pi_loss, entropy), grads = gradient(state.actor, state, batch, keys[2])
-        updates, actor_opt = optimizer.update(grads, state.actor_opt)
-        actor_params = optax.apply_updates(state.actor, updates)
+        state, q_loss = critic_step(state, config, networks, optimizer, batch, keys[1])
+        state, pi_loss, entropy = actor_step(state, config, networks, optimizer, batch, keys[2])
         alpha_grad = jnp.exp(state.log_alpha) * (entropy - target_entropy)
         alpha_update, alpha_opt = optimizer.update(alpha_grad, state.alpha_opt)
-
-        average = optax.incremental_update
         state = state.replace(
-            actor=actor_params,
-            actor_average=average(actor_params, state.actor_average, config.actor_average),
-            actor_opt=actor_opt,
-            target_critic=average(critic_params, state.target_critic, config.polyak),
             log_alpha=state.log_alpha + alpha_update,
             alpha_opt=alpha_opt,
+            target_critic=optax.incremental_update(
+                state.critic, state.target_critic, config.polyak
+            ),
             step=state.step + 1,
         )
         metrics = {
@@ -165,3 +132,97 @@ def make_trainer(config: SACConfig, obs_dim: int, action_dim: int) -> training.T
         return state, metrics
 
     return training.make_trainer(init, step)
+
+
+def make_optimizer(config: SACConfig) -> optax.GradientTransformation:
+    """Build Adam with a rate that is constant for half of the updates, then falls to zero."""
+    half = config.total_updates // 2
+    constant = optax.constant_schedule(config.learning_rate)
+    decay = optax.linear_schedule(config.learning_rate, 0.0, config.total_updates - half)
+    return optax.adam(optax.join_schedules([constant, decay], [half]))
+
+
+def init_state(
+    key: Array,
+    networks: Networks,
+    optimizer: optax.GradientTransformation,
+    obs_dim: int,
+    action_dim: int,
+) -> SACState:
+    """Draw initial parameters; averages start at them, the temperature at one."""
+    actor_key, critic_key, run_key = jax.random.split(key, 3)
+    obs, action = jnp.zeros((1, obs_dim)), jnp.zeros((1, action_dim))
+    actor = networks.actor.init(actor_key, obs)["params"]
+    critic = networks.critic.init(critic_key, obs, action)["params"]
+    log_alpha = jnp.zeros(())
+    return SACState(
+        actor=actor,
+        actor_average=jax.tree.map(jnp.copy, actor),
+        critic=critic,
+        target_critic=jax.tree.map(jnp.copy, critic),
+        log_alpha=log_alpha,
+        actor_opt=optimizer.init(actor),
+        critic_opt=optimizer.init(critic),
+        alpha_opt=optimizer.init(log_alpha),
+        key=run_key,
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def critic_step(
+    state: SACState,
+    config: SACConfig,
+    networks: Networks,
+    optimizer: optax.GradientTransformation,
+    batch: Transitions,
+    key: Array,
+) -> tuple[SACState, Array]:
+    """Move both critics towards the target; return their loss too."""
+    gradient = jax.value_and_grad(critic_loss)
+    loss, grads = gradient(state.critic, networks, state, batch, key, config.discount)
+    updates, critic_opt = optimizer.update(grads, state.critic_opt)
+    critic = optax.apply_updates(state.critic, updates)
+    return state.replace(critic=critic, critic_opt=critic_opt), loss
+
+
+def critic_loss(
+    params: dict,
+    networks: Networks,
+    state: SACState,
+    batch: Transitions,
+    key: Array,
+    discount: float,
+) -> Array:
+    """Squared error of both critics against r + discount * soft value, terminals without one."""
+    next_action, next_log_prob = networks.act(state.actor, batch.next_obs, key)
+    next_q = networks.q_values(state.target_critic, batch.next_obs, next_action).min(0)
+    next_v = next_q - jnp.exp(state.log_alpha) * next_log_prob
+    target = batch.rewards + discount * (1.0 - batch.terminals) * next_v
+    error = networks.q_values(params, batch.obs, batch.actions) - jax.lax.stop_gradient(target)
+    return jnp.mean(jnp.sum(error**2, axis=0))
+
+
+def actor_step(
+    state: SACState,
+    config: SACConfig,
+    networks: Networks,
+    optimizer: optax.GradientTransformation,
+    batch: Transitions,
+    key: Array,
+) -> tuple[SACState, Array, Array]:
+    """Move the actor and its average; return its loss and the entropy it had."""
+    gradient = jax.value_and_grad(actor_loss, has_aux=True)
+    (loss, entropy), grads = gradient(state.actor, networks, state, batch, key)
+    updates, actor_opt = optimizer.update(grads, state.actor_opt)
+    actor = optax.apply_updates(state.actor, updates)
+    average = optax.incremental_update(actor, state.actor_average, config.actor_average)
+    return state.replace(actor=actor, actor_average=average, actor_opt=actor_opt), loss, entropy
+
+
+def actor_loss(
+    params: dict, networks: Networks, state: SACState, batch: Transitions, key: Array
+) -> tuple[Array, Array]:
+    """Mean of alpha * log density - value, and the entropy."""
+    action, log_prob = networks.act(params, batch.obs, key)
+    q = networks.q_values(state.critic, batch.obs, action).min(0)
+    return jnp.mean(jnp.exp(state.log_alpha) * log_prob - q), -jnp.mean(log_prob)

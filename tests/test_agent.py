@@ -12,6 +12,7 @@ import pytest
 from mtm_jax import agent as agent_lib
 from mtm_jax import checkpoint, model_files
 from mtm_jax.errors import UserError
+from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles
 
 RNG = np.random.default_rng(0)
@@ -88,6 +89,33 @@ def test_a_seed_draws_actions(agent, policy):
     np.testing.assert_array_equal(first, again)
     assert (first != other).all() and (first != play(policy, steps=3)).all()
     assert (np.diff(first, axis=0) != 0).all()
+
+
+def test_policies_of_one_agent_compile_once(agent, monkeypatch):
+    applied, extended, extend = [], [], context_lib.extend
+
+    def counting(*args, **kwargs):
+        applied.append(None)
+        return agent.model.apply(*args, **kwargs)
+
+    def counting_extend(*args, **kwargs):
+        extended.append(None)
+        return extend(*args, **kwargs)
+
+    monkeypatch.setattr(context_lib, "extend", counting_extend)
+    fresh = dataclasses.replace(agent, model=agent.model._replace(apply=counting))
+    first, second = (play(fresh.policy(target_fraction=f), steps=3) for f in (1.0, -9.0))
+    assert (first != second).any()
+    assert (len(applied), len(extended)) == (1, 1)
+
+
+def test_a_seed_without_a_distribution_is_refused(agent):
+    specs = tuple(dataclasses.replace(m, head="continuous") for m in agent.model.config.modalities)
+    config = dataclasses.replace(agent.model.config, modalities=specs)
+    plain = dataclasses.replace(agent, model=agent.model._replace(config=config))
+    with pytest.raises(UserError, match="head 'continuous'.*leave the seed out"):
+        plain.policy(seed=0)
+    plain.policy()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,12 @@
 """Checkpoints come back bit for bit, and what is damaged or foreign is named."""
 
+import gc
+import logging
 import pathlib
 import shutil
+import sys
+import time
+import types
 from typing import NamedTuple
 
 import jax
@@ -10,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from mtm_jax import checkpoint, tokens
+from mtm_jax import agent, checkpoint, tokens
 from mtm_jax.errors import UserError
 
 
@@ -102,8 +107,6 @@ def flip(path: pathlib.Path, where: float) -> None:
     path.write_bytes(data)
 
 
-# orbax drops its event loop when a read fails.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("where", [0.0, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize("item", ["model", "train"])
 def test_a_damaged_array_file_is_refused(copied, item, where):
@@ -126,7 +129,6 @@ def restore(folder, item):
     )
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("item", ["model", "train", "meta"])
 def test_a_cut_or_missing_part_is_refused(copied, item):
     for file in (copied / "checkpoints" / "5" / item).rglob("*"):
@@ -137,6 +139,113 @@ def test_a_cut_or_missing_part_is_refused(copied, item):
     shutil.rmtree(copied / "checkpoints" / "5" / item)
     with pytest.raises(UserError, match=r"checkpoints/5.*(damaged|cannot be read)"):
         restore(copied, item)
+
+
+@pytest.mark.parametrize("damaged", ["d", "manifest.ocdbt"])
+def test_nothing_is_printed_besides_the_error(copied, damaged, monkeypatch, caplog, capfd):
+    """Other arrays are still being read when orbax gives up, and end in errors of their own."""
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.append(str(args.exc_value)))
+    model = copied / "checkpoints" / "5" / "model"
+    for file in (model / damaged).iterdir() if damaged == "d" else [model / damaged]:
+        file.write_bytes(b"")
+    for _ in range(5):
+        with pytest.raises(UserError, match="cannot be read") as refused:
+            restore(copied, "model")
+        assert len(str(refused.value)) < 600 and "\n" not in str(refused.value)
+        del refused
+        gc.collect()
+    time.sleep(0.1)
+    assert (unraisable, caplog.messages, capfd.readouterr().err) == ([], [], "")
+
+
+def test_reads_that_fail_unasked_are_not_reported(saved, monkeypatch, caplog):
+    def restore_of_orbax(*args, **kwargs):
+        late = ValueError("NOT_FOUND: Error opening [tensorstore_spec='{}']")
+        logging.getLogger("asyncio").error("Future exception was never retrieved", exc_info=late)
+        raise Exception("first\nand second line")
+
+    checkpoints = checkpoint.Checkpoints(saved)
+    monkeypatch.setattr(checkpoints._manager, "restore", restore_of_orbax)
+    with pytest.raises(UserError, match="cannot be read \\(Exception: first and second line\\)"):
+        checkpoints.restore_model(5)
+    assert not caplog.messages
+
+
+def test_other_failures_are_still_reported(copied, monkeypatch, caplog):
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.append(args.exc_value))
+    (copied / "checkpoints" / "5" / "meta" / "metadata").write_text("{")
+    with pytest.raises(UserError):
+        restore(copied, "meta")
+    sys.unraisablehook(types.SimpleNamespace(exc_value="another"))
+    logging.getLogger("asyncio").error("another")
+    assert (unraisable, caplog.messages) == (["another"], ["another"])
+
+
+def test_a_restore_leaves_the_hook_of_python_alone(saved, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", hook := lambda args: None)
+    restore(saved, "model")
+    assert sys.unraisablehook is hook
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "lack format_version"),
+        ("[1]", "lack format_version"),
+        ('{"format_version": 1}', "lack digests"),
+        ('{"format_version": 1, "digests": {"model": {}, "train": 3}}', "lack digests"),
+        ("nonsense", "Expecting value"),
+    ],
+)
+def test_wrong_metadata_are_refused(copied, text, message):
+    (copied / "checkpoints" / "5" / "meta" / "metadata").write_text(text)
+    for item in ("meta", "model"):
+        with pytest.raises(UserError, match=rf"checkpoints/5 cannot be read \(.*{message}"):
+            restore(copied, item)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}"])
+def test_whatever_orbax_raises_becomes_a_sentence(copied, text):
+    (copied / "checkpoints" / "5" / "model" / "_METADATA").write_text(text)
+    with pytest.raises(UserError, match="checkpoints/5 cannot be read"):
+        restore(copied, "model")
+
+
+def test_an_array_that_is_gone_is_named(tmp_path, monkeypatch):
+    honest = checkpoint.digests
+    monkeypatch.setattr(checkpoint, "digests", lambda tree: honest(tree) | {"/more": "0" * 64})
+    save(tmp_path)
+    monkeypatch.setattr(checkpoint, "digests", honest)
+    with pytest.raises(UserError, match="damaged: array model/more does not match"):
+        checkpoint.Checkpoints(tmp_path).restore_model(5)
+
+
+def test_reading_writes_nothing(tmp_path, saved, caplog):
+    assert checkpoint.Checkpoints(tmp_path, read_only=True).steps() == []
+    assert not list(tmp_path.iterdir())
+    before = {f: f.stat().st_mtime_ns for f in saved.rglob("*")}
+    checkpoints = checkpoint.Checkpoints(saved, read_only=True)
+    assert checkpoints.steps() == [5]
+    checkpoints.restore_model(5)
+    checkpoints.save(6, model_of(make_state()), make_state(), {})
+    assert {f: f.stat().st_mtime_ns for f in saved.rglob("*")} == before
+    assert not caplog.messages
+
+
+def test_an_agent_only_reads(tmp_path, monkeypatch):
+    opened = []
+    honest = checkpoint.Checkpoints
+    monkeypatch.setattr(
+        checkpoint,
+        "Checkpoints",
+        lambda *args, **keys: opened.append(keys) or honest(*args, **keys),
+    )
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="does not have a checkpoint"):
+        agent.load(tmp_path)
+    assert opened == [{"read_only": True}]
 
 
 def test_a_changed_array_is_named(tmp_path, monkeypatch):

@@ -32,17 +32,17 @@ def write_metrics(run_dir):
     writer.write(300, {"valid/bc/actions": 0.5, "valid/bc/nll": 0.25})
 
 
-def write_result(run_dir, method, scores, **extra):
+def write_result(run_dir, method, scores, seed=0, target_return=None, **extra):
     row = results.result(
         experiment="evaluate",
         env_id="Hopper-v5",
         dataset="hopper-medium",
         method=method,
-        seed=0,
+        seed=seed,
         step=1,
         returns=scores,
         normalized_scores=scores,
-        target_return=None,
+        target_return=target_return,
         settings={},
         metrics=extra,
     )
@@ -81,11 +81,27 @@ def test_scores_show_every_episode_and_the_mean(tmp_path, drawn):
 
 
 def test_seeds_of_a_method_share_a_column(tmp_path, drawn):
-    write_result(tmp_path, "bc", [10.0])
-    write_result(tmp_path, "bc", [30.0])
+    write_result(tmp_path, "bc", [10.0], seed=0)
+    write_result(tmp_path, "bc", [30.0], seed=1)
     figures.scores(tmp_path)
     (dots,) = drawn[0].axes[0].collections
     assert dots.get_offsets()[:, 1].tolist() == [10.0, 30.0]
+
+
+def test_a_repeated_evaluation_counts_once(tmp_path, drawn):
+    write_result(tmp_path, "bc", [10.0])
+    write_result(tmp_path, "bc", [20.0])
+    figures.scores(tmp_path)
+    (dots,) = drawn[0].axes[0].collections
+    assert dots.get_offsets()[:, 1].tolist() == [20.0]
+
+
+def test_returns_that_were_asked_for_have_a_column_each(tmp_path, drawn):
+    write_result(tmp_path, "rcbc", [10.0], target_return=500.0)
+    write_result(tmp_path, "rcbc", [30.0], target_return=1000.0)
+    figures.scores(tmp_path)
+    labels = [label.get_text() for label in drawn[0].axes[0].get_xticklabels()]
+    assert labels == ["rcbc\nfor 500", "rcbc\nfor 1000"]
 
 
 def test_mask_panels_hold_the_visibility_of_masks(drawn, tmp_path):

@@ -1,5 +1,6 @@
 """The port gives the released models' numbers (see golden/README.md)."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -7,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtm_jax import distributions, losses, masks, model, returns, torch_import
-from mtm_jax.config import MaskConfig
+from mtm_jax import distributions, losses, masks, model, pretrain, returns, torch_import
+from mtm_jax.config import LossConfig, MaskConfig, PretrainConfig
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 CASES = {
@@ -44,8 +45,8 @@ class Release:
 
     def __init__(self, variant):
         config, self.params = torch_import.from_torch_state_dict(read(f"{variant}_state_dict"))
-        network = model.make_model(config)
-        self.apply, self.encode = jax.jit(network.apply), jax.jit(network.encode)
+        self.network = model.make_model(config)
+        self.apply, self.encode = jax.jit(self.network.apply), jax.jit(self.network.encode)
         self.tokens = {m: x[:, :, 0] for m, x in read(f"{variant}_inputs").items()}
         self.masks = read(f"{variant}_masks")
         self.outputs = read(f"{variant}_outputs")
@@ -94,20 +95,33 @@ def test_encodings_of_visible_tokens_equal_the_release(releases, variant, mask):
         assert_close(value, release.outputs[f"{mask}/enc_{name}"], 2e-5)
 
 
-def reconstruction_errors(release, mask):
-    """Loss over all tokens, hidden ones and visible ones, under the golden files' names."""
-    predicted, visible = release.predict(mask), release.visible(mask)
-    found = {}
+def batch_of(release, mask):
+    """The recorded tokens under one mask; every step counts."""
+    visible = {m: jnp.asarray(v) for m, v in release.visible(mask).items()}
+    return pretrain.Batch(release.tokens, visible, jax.tree.map(jnp.ones_like, visible))
+
+
+def reconstruction_loss(release, mask):
+    """Training's loss over all heads but TanhNormal, with its parts under the files' names."""
+    config = release.network.config
+    plain = tuple(m for m in config.modalities if m.head != "tanh_normal")
+    network = release.network._replace(config=dataclasses.replace(config, modalities=plain))
+    outputs, unused = release.predict(mask), (jnp.zeros(()), jax.random.key(0))
+    settings = PretrainConfig(network.config)
+    total, parts = pretrain.loss(settings, network, outputs, batch_of(release, mask), *unused)
+    return total, {f"loss_{m.name}": parts[f"train/{m.name}"] for m in plain}
+
+
+def errors_of_hidden_and_visible(release, mask):
+    """Errors of hidden tokens and of visible ones; the release sums over features."""
+    predicted, batch, found = release.predict(mask), batch_of(release, mask), {}
     for name, prediction in predicted.items():
         if isinstance(prediction, distributions.TanhNormal):
             continue
         target = release.tokens[name]
-        error = losses.squared_error(prediction, target)
-        features = target.shape[-1]  # the release sums here
-        shown = jnp.asarray(visible[name])
-        found[f"loss_{name}"] = losses.masked_mean(error, jnp.ones_like(shown))
-        found[f"masked_{name}"] = features * losses.masked_mean(error, ~shown)
-        found[f"masked_c_{name}"] = features * losses.masked_mean(error, shown)
+        error = target.shape[-1] * losses.squared_error(prediction, target)
+        found[f"masked_{name}"] = losses.masked_mean(error, batch.hidden(name))
+        found[f"masked_c_{name}"] = losses.masked_mean(error, batch.visible[name])
     return found
 
 
@@ -122,29 +136,31 @@ def assert_losses(found, expected):
 
 @pytest.mark.parametrize("mask", CASES["mtm"])
 def test_mtm_losses_equal_the_release(releases, mask):
-    found = reconstruction_errors(releases["mtm"], mask)
-    found["total"] = sum(v for name, v in found.items() if name.startswith("loss_"))
-    expected = under(releases["mtm"].losses, f"{mask}/none/")
+    release = releases["mtm"]
+    total, parts = reconstruction_loss(release, mask)
+    found = {"total": total} | parts | errors_of_hidden_and_visible(release, mask)
+    expected = under(release.losses, f"{mask}/none/")
     assert found.keys() == expected.keys()
     assert_losses(found, expected)
 
 
 @pytest.mark.parametrize("mask", CASES["m3pc"])
 def test_m3pc_losses_equal_the_release(releases, mask):
-    release = releases["m3pc"]
-    found = reconstruction_errors(release, mask)
-    dist, actions = release.predict(mask)["actions"], release.tokens["actions"]
-    visible = jnp.asarray(release.visible(mask)["actions"])
-    noise = jnp.asarray(release.losses["entropy_eps"][..., 0, :])
-    error = losses.squared_error(distributions.mode(dist), actions)
-    nll = losses.negative_log_likelihood(dist, actions).mean(-1)
-    entropy = distributions.entropy(dist, noise).mean(-1)
-    found["loss_actions"] = losses.masked_mean(error * visible, jnp.ones_like(visible))
-    found["loss_nll"] = losses.masked_mean(nll, ~visible)
-    found["loss_entropy"] = losses.masked_mean(entropy, ~visible)
-    found["total"] = losses.action_lagrangian(
-        found["loss_nll"], found["loss_entropy"], release.losses["temperature"]
-    ) + sum(found[f"loss_{m}"] for m in release.tokens)
+    release, batch = releases["m3pc"], batch_of(releases["m3pc"], mask)
+    reconstruction, parts = reconstruction_loss(release, mask)
+    of_actions, action_parts = pretrain.action_loss(
+        PretrainConfig(release.network.config, loss=LossConfig(entropy_reduction="per_dimension")),
+        release.predict(mask)["actions"],
+        release.tokens["actions"],
+        batch.counted["actions"],
+        batch.hidden("actions"),
+        sigma=release.losses["temperature"],
+        noise=jnp.asarray(release.losses["entropy_eps"][..., 0, :]),
+    )
+    found = {"total": reconstruction + of_actions} | parts
+    found |= errors_of_hidden_and_visible(release, mask)
+    names = {"actions": "visible_actions", "nll": "nll", "entropy": "entropy"}
+    found |= {f"loss_{name}": action_parts[f"train/{ours}"] for name, ours in names.items()}
     expected = under(release.losses, f"{mask}/")
     assert found.keys() == expected.keys()
     assert_losses(found, expected)

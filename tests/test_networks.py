@@ -111,3 +111,14 @@ def test_a_bfloat16_stack_ends_in_float32_with_unit_variance(params):
     out = make_stack(jnp.bfloat16).apply(params, TOKENS, VISIBLE, True)
     assert out.dtype == jnp.float32
     np.testing.assert_allclose(out.std(-1), 1.0, rtol=1e-2)
+
+
+def test_bfloat16_attention_tells_large_logits_apart():
+    x = jnp.array([[32.0, 2.0, 0.0, 0.0], [32.0, 2.5, 0.0, 0.0]])  # exact in bfloat16
+    eye, zeros = np.eye(4, dtype=np.float32), np.zeros
+    qkv = {"kernel": np.tile(eye, 3), "bias": zeros(12, np.float32)}
+    params = {"params": {"qkv": qkv, "out": {"kernel": eye, "bias": zeros(4, np.float32)}}}
+    attention = networks.Attention(heads=1, dropout=0.0, dtype=jnp.bfloat16)
+    out = attention.apply(params, x, None, True)
+    second = special.expit(0.5)  # weight of the second key: the logits are 514 and 514.5
+    np.testing.assert_allclose(np.float32(out[0, 1]), 2.0 + 0.5 * second, atol=0.01)

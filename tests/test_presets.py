@@ -67,3 +67,9 @@ def test_presets_keep_the_papers_numbers_where_they_do_not_shrink_them(preset, v
         assert (config.steps, config.optim.learning_rate) == (140_000, 1e-4)
         assert config.batch_size == {"m3pc": 2048, "mtm": 1024}[variant]
         assert config.optim.warmup_fraction * config.steps == pytest.approx(40_000)
+
+
+@pytest.mark.parametrize("key", ["env", "preset", "variant"])
+def test_what_the_name_decides_cannot_be_overridden_alone(key):
+    with pytest.raises(UserError, match=rf"--config\.{key} would not change.*pretrain\.py:ENV"):
+        cli.parse([f"--config.{key}=small"], "configs/pretrain.py:hopper-medium")

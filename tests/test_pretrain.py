@@ -1,13 +1,14 @@
 """Pretraining learns, counts real tokens only, compiles once, and resumes bit for bit."""
 
 import collections
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtm_jax import checkpoint, dataset, masks, model, pretrain
+from mtm_jax import checkpoint, dataset, distributions, masks, model, pretrain
 from mtm_jax.config import (
     LossConfig,
     MaskConfig,
@@ -58,10 +59,12 @@ def specs(variant):
     return (*found, *([ModalitySpec("rewards", 1)] if variant == "m3pc" else []))
 
 
-def make_program(variant, dropout=0.0):
+def make_program(
+    variant, dropout=0.0, compute_dtype="float32", patterns=("random_autoregressive", "rcbc")
+):
     config = PretrainConfig(
-        model=ModelConfig(specs(variant), WINDOW, 16, 2, 1, 1, dropout=dropout),
-        masks=MaskConfig(patterns=(("random_autoregressive", 1.0), ("rcbc", 1.0))),
+        model=ModelConfig(specs(variant), WINDOW, 16, 2, 1, 1, 4, dropout, compute_dtype),
+        masks=MaskConfig(patterns=tuple((name, 1.0) for name in patterns)),
         loss=LossConfig(sigma_learning_rate=1e-3),
         # Unclipped, the likelihood's first gradients would slow Adam down for long.
         optim=OptimConfig(learning_rate=1e-2, warmup_steps=4, total_steps=1000, clip_norm=1.0),
@@ -211,7 +214,50 @@ def test_sigma_rises_below_the_target_entropy_and_falls_above(m3pc, raw_log_std,
     assert abs(float(state.log_sigma) - before) == pytest.approx(CHUNK * 1e-3, rel=0.05)
 
 
+def test_sigma_rests_while_no_action_is_hidden():
+    program = make_program("m3pc", patterns=("fd",))
+    start = jax.device_get(program.trainer.init(jax.random.key(0)).sigma_opt_state)
+    state, rows = run(program, 1)
+    assert rows[0]["train/nll"] == rows[0]["train/entropy"] == 0.0
+    assert rows[0]["train/gradient_norm"] > 0.0
+    assert float(state.log_sigma) == np.log(np.float32(program.config.loss.initial_sigma))
+    assert_same_bits(state.sigma_opt_state, start)
+
+
+def test_a_bfloat16_step_keeps_float32_parameters_and_its_loss(m3pc, m3pc_rows):
+    state, rows = run(make_program("m3pc", dropout=0.1, compute_dtype="bfloat16"), 1)
+    assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, rows)))
+    difference = abs(rows[0]["train/loss"] / m3pc_rows[0]["train/loss"] - 1.0)
+    assert 0.0 < difference < 0.05
+
+
 # What the loss sees.
+
+
+def test_a_joint_likelihood_is_that_of_a_dimension_times_their_number(m3pc):
+    keys = jax.random.split(jax.random.key(0), 4)
+    shape = (5, WINDOW, A)
+    dist = distributions.TanhNormal(*(jax.random.normal(k, shape) for k in keys[:2]))
+    actions = jnp.tanh(jax.random.normal(keys[2], shape))
+    noise = jax.random.normal(keys[3], (3, *shape))
+    counted = jnp.ones(shape[:2], bool)
+    hidden = counted.at[:, ::2].set(False)
+    found = {}
+    for reduction in ("joint", "per_dimension"):
+        loss = dataclasses.replace(m3pc.config.loss, entropy_reduction=reduction)
+        config = dataclasses.replace(m3pc.config, loss=loss)
+        total, metrics = pretrain.action_loss(
+            config, dist, actions, counted, hidden, jnp.float32(0.3), noise
+        )
+        found[reduction] = {k.removeprefix("train/"): float(v) for k, v in metrics.items()}
+        parts = found[reduction]
+        expected = parts["visible_actions"] + parts["nll"] - 0.3 * parts["entropy"]
+        assert float(total) == pytest.approx(expected, rel=1e-5)
+    joint, each = found["joint"], found["per_dimension"]
+    assert joint["nll"] == pytest.approx(A * each["nll"], rel=1e-5)
+    assert joint["entropy"] == pytest.approx(A * each["entropy"], rel=1e-5)
+    assert joint["visible_actions"] == each["visible_actions"]
 
 
 @pytest.fixture(scope="module")

@@ -101,8 +101,8 @@ def _read_index(folder: pathlib.Path, spec: registry.EnvSpec) -> dict:
     if not path.is_file():
         raise UserError(
             f"there are no behaviour actors of {spec.name} in {folder} ({_INDEX} is missing); "
-            f"train them with `python -m experiments.behaviours "
-            f"--config=configs/behaviours.py:{spec.name}`, or choose the source d4rl or minari"
+            f"train them with `make behaviours ENV={spec.name}`, "
+            "or choose the source d4rl or minari"
         )
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
