@@ -13,5 +13,5 @@ def get_config():
     config.eval.methods = ("bc", "rcbc")
     config.eval.episodes = 20
     config.eval.seed = 1_000  # environments are reset with seed, seed + 1, ...
-    config.eval.target_fraction = 0.85  # of the best return in the training data
+    config.eval.target_fraction = 1.0  # of the best return in the training data
     return config

@@ -77,7 +77,7 @@ def get_config(name="hopper-medium"):
     config.eval.methods = ("bc", "rcbc")
     config.eval.episodes = 20
     config.eval.seed = 1_000  # environments are reset with seed, seed + 1, ...
-    config.eval.target_fraction = 0.85  # of the best return in the training data
+    config.eval.target_fraction = 1.0  # of the best return in the training data
     config.eval.history = 3 if mtm else 4  # past steps in view
     if preset == "base":
         _base(config)
