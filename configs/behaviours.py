@@ -8,7 +8,7 @@ from ml_collections import config_dict
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 
-TOTAL_STEPS = {"hopper": 600_000, "walker2d": 1_000_000, "halfcheetah": 1_000_000}
+TOTAL_STEPS = {"hopper": 600_000, "walker2d": 1_200_000, "halfcheetah": 2_000_000}
 
 
 def get_config(env="hopper"):

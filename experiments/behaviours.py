@@ -9,7 +9,6 @@ from __future__ import annotations
 import pathlib
 from typing import NamedTuple
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +18,7 @@ from experiments import cli, runs
 from mtm_jax import metrics, progress, sac
 from mtm_jax.config import SACConfig
 from mtm_jax.data import shard
-from mtm_jax.envs import registry
+from mtm_jax.envs import make, registry
 from mtm_jax.errors import UserError
 
 
@@ -27,8 +26,7 @@ class Environments:
     """Environments that restart by themselves, with the returns of finished episodes."""
 
     def __init__(self, spec: registry.EnvSpec, count: int, seed: int):
-        make = lambda: gymnasium.make(spec.builtin_id, disable_env_checker=True)  # noqa: E731
-        self.envs = [make().unwrapped for _ in range(count)]
+        self.envs = [make.make(spec.builtin_id).unwrapped for _ in range(count)]
         resets = [env.reset(seed=seed * 1000 + i)[0] for i, env in enumerate(self.envs)]
         self.obs = np.stack(resets).astype(np.float32)
         self._limit = spec.max_episode_steps

@@ -100,6 +100,7 @@ def evaluate_method(
             actor,
             settings.episodes,
             settings.seed,
+            info.max_episode_steps,
             on_step=lambda step, alive: bar.update(step, f"{alive} running"),
         )
     target = agent.target_return(settings.target_fraction) if method == "rcbc" else None

@@ -30,7 +30,8 @@ def parse(name: str, **choices: tuple[str, ...]) -> tuple[str, dict[str, str]]:
         UserError: an unknown environment, level, option or value.
     """
     env, *settings = name.split(",")
-    registry.parse_name(env)
+    if not env.startswith("custom"):
+        registry.split_name(env)
     options = {key: values[0] for key, values in choices.items()}
     for setting in settings:
         key, _, value = setting.partition("=")

@@ -163,6 +163,8 @@ def split_episodes(
 ) -> tuple[Trajectories, Trajectories]:
     """Split by episode into training and validation parts, shuffled with the seed.
 
+    A split that the data set itself brings is used as it is.
+
     Args:
         trajectories: all episodes.
         fraction: of the episodes, for training; at least one episode goes to each part.
@@ -179,6 +181,9 @@ def split_episodes(
             f"data set {trajectories.info.name} has {episodes} episode; a training and a "
             "validation part need at least 2"
         )
+    if trajectories.train is not None and 0 < trajectories.train.sum() < episodes:
+        parts = np.flatnonzero(trajectories.train), np.flatnonzero(~trajectories.train)
+        return tuple(select_episodes(trajectories, part) for part in parts)
     order = np.random.default_rng(seed).permutation(episodes)
     count = min(max(round(fraction * episodes), 1), episodes - 1)
     train, valid = np.sort(order[:count]), np.sort(order[count:])
@@ -201,4 +206,5 @@ def select_episodes(trajectories: Trajectories, index: np.ndarray) -> Trajectori
         lengths=lengths,
         final_observations=trajectories.final_observations[index],
         available=available,
+        train=None if trajectories.train is None else trajectories.train[index],
     )

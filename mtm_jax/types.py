@@ -49,7 +49,7 @@ class DataInfo:
 
     name: str  # e.g. "hopper-medium"
     source: str  # "builtin", "d4rl", "minari" or a path
-    env_id: str  # the gymnasium id to evaluate in
+    env_id: str  # the gymnasium id to evaluate in; "" where no simulator is known
     max_episode_steps: int  # the environment's time limit, H_max
     action_low: tuple[float, ...]  # [A], the environment's bounds
     action_high: tuple[float, ...]  # [A]
@@ -69,6 +69,7 @@ class Trajectories:
         info: where the data come from.
         available: modality -> [episodes] bool, True where an episode has that modality;
             a modality that is not named is there in every episode.
+        train: [episodes] bool, the split that the data set itself brings; None where it has none.
     """
 
     observations: np.ndarray
@@ -79,6 +80,7 @@ class Trajectories:
     final_observations: np.ndarray
     info: DataInfo
     available: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    train: np.ndarray | None = None
 
     @property
     def starts(self) -> np.ndarray:

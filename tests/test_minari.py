@@ -148,7 +148,7 @@ def test_a_name_of_another_environment_is_refused(written):
 
 def test_an_explicit_info_is_taken_as_it_is(written):
     edit_metadata(written, env_spec=json.dumps({"id": "AdroitHandDoor-v1"}))
-    info = DataInfo("door", "a test", "AdroitHandDoor-v1", 200, (-1.0,) * 3, (1.0,) * 3)
+    info = DataInfo("other", "a test", "Other-v0", 200, (-1.0,) * 3, (1.0,) * 3)
     assert minari.read(written, info).info == info
 
 

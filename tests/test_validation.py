@@ -113,5 +113,5 @@ def test_bounds_are_those_of_each_dimension():
 
 
 def test_environments_outside_the_registry_have_any_observation():
-    info = DataInfo("door", "a test", "AdroitHandDoor-v1", 200, (-1.0,) * 3, (1.0,) * 3)
+    info = DataInfo("other", "a test", "Other-v0", 200, (-1.0,) * 3, (1.0,) * 3)
     assert validation.check(make(info=info)).observations.shape == (12, 11)

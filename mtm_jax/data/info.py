@@ -10,7 +10,7 @@ from mtm_jax.types import DataInfo
 
 
 def of_env(spec: registry.EnvSpec, env_id: str, name: str, source: str) -> DataInfo:
-    """Describe data called `name` from `source`, to be evaluated in `env_id`."""
+    """Describe data called `name` from `source`, to be evaluated in `env_id` ("": not at all)."""
     return DataInfo(
         name=name,
         source=source,
@@ -23,9 +23,9 @@ def of_env(spec: registry.EnvSpec, env_id: str, name: str, source: str) -> DataI
 
 def find_env(text: str) -> registry.EnvSpec | None:
     """Find the environment that `text` starts with, as "hopper-medium" and "hopper_x-v2" do."""
-    for name, spec in registry.ENVS.items():
+    for name in sorted(registry.ENVS, key=len, reverse=True):  # pen_dense before pen
         if re.match(rf"{re.escape(name)}(?![a-z0-9])", text.lower()):
-            return spec
+            return registry.ENVS[name]
     return None
 
 

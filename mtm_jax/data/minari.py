@@ -110,12 +110,14 @@ def _describe(folder: pathlib.Path, metadata: dict, name: str, source: str) -> D
         texts = dict.fromkeys([name, *name.split("/"), *dataset_id.split("/")])
         spec = data_info.env_of(f"Minari data set {folder}", *texts)
         return data_info.of_env(spec, spec.builtin_id, name, source)
-    spec, named = registry.spec_of_id(env_id), data_info.find_env(name)
-    if named is not None and named != spec:
+    specs, named = registry.specs_recorded_in(env_id), data_info.find_env(name)
+    if named is not None and named not in specs:
         raise UserError(
             f"Minari data set {folder} was recorded in {env_id}, which is not the {named.name} "
-            f"of {name!r}; name {spec.name} instead"
+            f"of {name!r}; name {specs[0].name} instead"
         )
+    spec = specs[0] if named is None else named
+    env_id = env_id if env_id in spec.env_ids else spec.builtin_id
     return data_info.of_env(spec, env_id, name, source)
 
 

@@ -16,6 +16,8 @@ from typing import BinaryIO, NamedTuple
 import gymnasium
 import numpy as np
 
+from mtm_jax.envs import make
+
 SLOTS = 16  # environments that share one forward pass
 _REPORT_EVERY = 50  # rounds of all slots
 
@@ -135,7 +137,7 @@ def sample(task: Task, report: Callable[[int], None] = lambda steps: None) -> Ep
 
 def _make_env(env_id: str, rng: np.random.Generator) -> gymnasium.Env:
     """Make a bare environment (the wrappers cost time) that draws its resets from `rng`."""
-    env = gymnasium.make(env_id, disable_env_checker=True).unwrapped
+    env = make.make(env_id).unwrapped
     env.np_random = rng
     return env
 

@@ -7,6 +7,7 @@ import logging
 
 import numpy as np
 
+from mtm_jax.data import info as data_info
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.types import MODALITIES, DataInfo, Trajectories
@@ -47,7 +48,9 @@ def check(trajectories: Trajectories) -> Trajectories:
     _check_endings(what, arrays)
     arrays["actions"] = _clip(what, arrays["actions"], trajectories.info)
     available = _checked_available(what, trajectories)
-    return dataclasses.replace(trajectories, **arrays, available=available)
+    train = _checked_split(what, trajectories)
+    info = _with_time_limit(what, arrays["lengths"], trajectories.info)
+    return dataclasses.replace(trajectories, **arrays, available=available, train=train, info=info)
 
 
 def _typed(what: str, name: str, value: np.ndarray) -> np.ndarray:
@@ -96,16 +99,24 @@ def _check_rows(what: str, arrays: dict[str, np.ndarray]) -> None:
 
 def _check_dimensions(what: str, arrays: dict[str, np.ndarray], info: DataInfo) -> None:
     observed = arrays["observations"].shape[1]
-    _require_dims(what, "actions", arrays["actions"].shape[1], len(info.action_low), info.env_id)
-    if info.env_id in {i for s in registry.ENVS.values() for i in (s.builtin_id, s.d4rl_id)}:
-        expected = registry.spec_of_id(info.env_id).obs_dim
-        _require_dims(what, "observations", observed, expected, info.env_id)
+    env = info.env_id or info.name
+    _require_dims(what, "actions", arrays["actions"].shape[1], len(info.action_low), env)
+    spec = _spec(info)
+    if spec is not None:
+        _require_dims(what, "observations", observed, spec.obs_dim, info.env_id or spec.name)
     expected = (len(arrays["lengths"]), observed)
     if arrays["final_observations"].shape != expected:
         raise UserError(
             f"{what}: final_observations has shape {list(arrays['final_observations'].shape)}, "
             f"expected {list(expected)}; give one row per episode"
         )
+
+
+def _spec(info: DataInfo) -> registry.EnvSpec | None:
+    """The environment of the data; None where it is not in the registry."""
+    if info.env_id:
+        return next((s for s in registry.ENVS.values() if info.env_id in s.env_ids), None)
+    return data_info.find_env(info.name)
 
 
 def _require_dims(what: str, name: str, found: int, expected: int, env_id: str) -> None:
@@ -164,6 +175,30 @@ def _clip(what: str, actions: np.ndarray, info: DataInfo) -> np.ndarray:
         *(what, outside.sum(), actions.size, info.env_id, excess.max()),
     )
     return np.clip(actions, low, high)
+
+
+def _with_time_limit(what: str, lengths: np.ndarray, info: DataInfo) -> DataInfo:
+    """Raise the time limit to the longest episode where people demonstrated, without a limit."""
+    longest, spec = int(lengths.max()), _spec(info)
+    if longest <= info.max_episode_steps or spec is None or spec.suite == "gymnasium":
+        return info
+    _LOG.warning(
+        "%s: an episode has %d steps, more than the %d of %s; the time limit is raised to it",
+        *(what, longest, info.max_episode_steps, spec.name),
+    )
+    return dataclasses.replace(info, max_episode_steps=longest)
+
+
+def _checked_split(what: str, trajectories: Trajectories) -> np.ndarray | None:
+    if trajectories.train is None:
+        return None
+    train, episodes = np.asarray(trajectories.train), len(trajectories.lengths)
+    if train.shape != (episodes,) or train.dtype != bool:
+        raise UserError(
+            f"{what}: train is {train.dtype} of shape {list(train.shape)}, expected bool of shape "
+            f"[{episodes}], True where an episode is for training"
+        )
+    return train
 
 
 def _checked_available(what: str, trajectories: Trajectories) -> dict[str, np.ndarray]:

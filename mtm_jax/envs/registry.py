@@ -1,17 +1,18 @@
 """The environments this project knows: ids, dimensions, time limits and reference scores.
 
-Only ids listed here are ever passed to `gymnasium.make`; metadata of a data set never chooses one.
+Only ids listed here are ever made (`envs.make`); metadata of a data set never chooses one.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 
 import numpy as np
 
 from mtm_jax.errors import UserError
 
-LEVELS = ("medium", "medium-replay", "medium-expert", "expert")
+LEVELS = ("medium", "medium-replay", "medium-expert", "expert")  # of D4RL's locomotion data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,13 +21,18 @@ class EnvSpec:
 
     Attributes:
         name: the user's name of it.
-        builtin_id: gymnasium id of the built-in data and its evaluation.
-        d4rl_id: id that continues the version D4RL was recorded with (same reward and friction).
+        builtin_id: gymnasium id to evaluate in, unless the data were recorded in another of
+            `env_ids`; "" where no simulator is supported.
+        d4rl_id: the same for data in D4RL's layout (the version with D4RL's reward and friction).
         obs_dim: S.
         action_dim: A.
-        action_low, action_high: the bound of every action dimension.
         max_episode_steps: H_max.
-        reference_min, reference_max: D4RL's random and expert returns (score 0 and 100).
+        reference_min, reference_max: returns of score 0 and 100; D4RL's random and expert ones
+            where D4RL has the environment with this reward.
+        recorded_ids: ids of other simulators or rewards whose recordings this environment reads.
+        suite: which library simulates it: gymnasium, adroit, walker or robomimic.
+        levels: of the built-in data sets; empty where there are none.
+        action_low, action_high: the bound of every action dimension.
     """
 
     name: str
@@ -37,50 +43,128 @@ class EnvSpec:
     max_episode_steps: int
     reference_min: float
     reference_max: float
+    recorded_ids: tuple[str, ...] = ()
+    suite: str = "gymnasium"
+    levels: tuple[str, ...] = ()
     action_low: float = -1.0
     action_high: float = 1.0
+
+    @property
+    def env_ids(self) -> tuple[str, ...]:
+        """The ids that may be made, the built-in one first."""
+        return tuple(i for i in dict.fromkeys((self.builtin_id, self.d4rl_id)) if i)
+
+
+def _locomotion(name: str, gym_name: str, dims: tuple[int, int], low: float, high: float):
+    ids = f"{gym_name}-v5", f"{gym_name}-v4"
+    return EnvSpec(name, *ids, *dims, 1000, low, high, levels=LEVELS)
+
+
+def _adroit(name: str, task: str, dims: tuple[int, int], low: float, high: float):
+    """The task with the papers' reward, 1 for every step at the goal, and with the dense one.
+
+    The score of the former is the number of such steps, as in table A.2 of MTM.
+    """
+    dense = f"AdroitHand{task}-v1"
+    recorded = (dense, f"AdroitHand{task}Sparse-v1", f"{name}-v0")
+    sparse_id = f"mtm_jax/Adroit{task}Completion-v1"
+    return (
+        EnvSpec(name, sparse_id, sparse_id, *dims, 200, 0.0, 100.0, recorded, suite="adroit"),
+        EnvSpec(f"{name}_dense", dense, dense, *dims, 200, low, high, recorded, suite="adroit"),
+    )
+
+
+def _walker(task: str):
+    """A task of the ExORL benchmark: rewards in [0, 1] per step, so returns up to 1000."""
+    env_id = f"mtm_jax/Walker{task.title()}-v0"
+    return EnvSpec(f"walker_{task}", env_id, env_id, 24, 6, 1000, 0.0, 1000.0, suite="walker")
+
+
+def _robomimic(name: str, object_dim: int, task: str):
+    """End-effector pose (7), gripper (2) and object, M3PC appendix D; success is the reward."""
+    dims = 9 + object_dim, 7
+    return EnvSpec(name, "", "", *dims, 500, 0.0, 1.0, (task,), suite="robomimic")
 
 
 ENVS = {
     spec.name: spec
     for spec in (
-        EnvSpec("hopper", "Hopper-v5", "Hopper-v4", 11, 3, 1000, -20.272305, 3234.3),
-        EnvSpec("walker2d", "Walker2d-v5", "Walker2d-v4", 17, 6, 1000, 1.629008, 4592.3),
-        EnvSpec(
-            "halfcheetah", "HalfCheetah-v5", "HalfCheetah-v4", 17, 6, 1000, -280.178953, 12135.0
-        ),
+        _locomotion("hopper", "Hopper", (11, 3), -20.272305, 3234.3),
+        _locomotion("walker2d", "Walker2d", (17, 6), 1.629008, 4592.3),
+        _locomotion("halfcheetah", "HalfCheetah", (17, 6), -280.178953, 12135.0),
+        *_adroit("pen", "Pen", (45, 24), 96.262799, 3076.8331017826877),
+        *_adroit("door", "Door", (39, 28), -56.512833, 2880.5693087298737),
+        *(_walker(task) for task in ("stand", "walk", "run")),
+        _robomimic("lift", 10, "Lift"),
+        _robomimic("can", 14, "PickPlaceCan"),
+        _robomimic("square", 14, "NutAssemblySquare"),
     )
 }
 
 
-def parse_name(name: str) -> tuple[EnvSpec, str]:
-    """Split `<env>-<level>`, e.g. "hopper-medium-replay", into its environment and level.
+def split_name(name: str) -> tuple[EnvSpec, str]:
+    """Split `<env>-<level>` into its environment and any level.
 
     Raises:
-        UserError: the environment or the level is unknown.
+        UserError: the environment is unknown.
     """
     env, _, level = name.partition("-")
     if env not in ENVS:
-        raise UserError(f"unknown environment {env!r} in {name!r}; choose one of {', '.join(ENVS)}")
-    if level not in LEVELS:
+        close = difflib.get_close_matches(env, ENVS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(
-            f"unknown level {level!r} in {name!r}; choose one of "
-            + ", ".join(f"{env}-{known}" for known in LEVELS)
+            f"unknown environment {env!r} in {name!r}; choose one of {', '.join(ENVS)}{hint}"
         )
     return ENVS[env], level
 
 
+def parse_name(name: str) -> tuple[EnvSpec, str]:
+    """Split the name of a built-in data set, e.g. "hopper-medium-replay".
+
+    Raises:
+        UserError: the environment is unknown, or has no built-in data of this level.
+    """
+    spec, level = split_name(name)
+    if not spec.levels:
+        having = ", ".join(env for env, other in ENVS.items() if other.levels)
+        raise UserError(
+            f"there are no built-in data of {spec.name}, only of {having}; name another source, "
+            "such as minari or a path"
+        )
+    if level not in spec.levels:
+        raise UserError(
+            f"unknown level {level!r} in {name!r}; choose one of "
+            + ", ".join(f"{spec.name}-{known}" for known in spec.levels)
+        )
+    return spec, level
+
+
 def spec_of_id(env_id: str) -> EnvSpec:
-    """Find the environment that a gymnasium id belongs to.
+    """Find the environment that an allowed gymnasium id belongs to.
 
     Raises:
         UserError: the id is not one of the allowed ones.
     """
     for spec in ENVS.values():
-        if env_id in (spec.builtin_id, spec.d4rl_id):
+        if env_id in spec.env_ids:
             return spec
-    allowed = [i for spec in ENVS.values() for i in (spec.builtin_id, spec.d4rl_id)]
+    allowed = [i for spec in ENVS.values() for i in spec.env_ids]
     raise UserError(f"environment id {env_id!r} is not allowed; choose one of {', '.join(allowed)}")
+
+
+def specs_recorded_in(env_id: str) -> tuple[EnvSpec, ...]:
+    """The environments that read data recorded in `env_id`, the papers' reward first.
+
+    Raises:
+        UserError: none does.
+    """
+    found = tuple(s for s in ENVS.values() if env_id in (*s.recorded_ids, *s.env_ids))
+    if not found:
+        known = dict.fromkeys(i for s in ENVS.values() for i in (*s.env_ids, *s.recorded_ids))
+        raise UserError(
+            f"environment id {env_id!r} is not allowed; data of these are read: {', '.join(known)}"
+        )
+    return found
 
 
 def normalized_score(spec: EnvSpec, returns: np.ndarray) -> np.ndarray:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 
-from mtm_jax.envs import registry
+from mtm_jax.envs import make
 
 
 class Episodes(NamedTuple):
@@ -36,6 +35,7 @@ def rollout(
     actor: Actor,
     episodes: int,
     seed: int,
+    max_episode_steps: int | None = None,
     on_step: Callable[[int, int], None] = lambda step, alive: None,
 ) -> Episodes:
     """Run one episode in each of `episodes` environments, all stepped together.
@@ -45,16 +45,13 @@ def rollout(
         actor: the policy.
         episodes: E.
         seed: environment e is reset with seed + e.
+        max_episode_steps: a time limit other than the environment's own.
         on_step: called with the step and the number of episodes that still run.
 
     Raises:
         UserError: the id is not in the registry.
     """
-    registry.spec_of_id(env_id)
-    with warnings.catch_warnings():
-        # D4RL continues on the older ids on purpose.
-        warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
-        envs = gymnasium.make_vec(env_id, episodes, vectorization_mode="sync")
+    envs = make.make_vec(env_id, episodes, max_episode_steps=max_episode_steps)
     try:
         return _run(envs, actor, seed, on_step)
     finally:

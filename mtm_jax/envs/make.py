@@ -1,0 +1,52 @@
+"""Makes environments, from the ids of the registry only."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+
+import gymnasium
+
+from mtm_jax.envs import registry
+from mtm_jax.errors import UserError
+
+# Suite -> the module that registers its ids with gymnasium, and the extra that it needs.
+_SUITES = {
+    "adroit": ("mtm_jax.envs.adroit", "adroit"),
+    "walker": ("mtm_jax.envs.walker_tasks", "walker"),
+}
+
+
+def make(env_id: str, **kwargs) -> gymnasium.Env:
+    """Make one environment; arguments go to `gymnasium.make`.
+
+    Raises:
+        UserError: the id is not in the registry, or the library that simulates it is missing.
+    """
+    with _allowed(env_id):
+        return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
+
+
+def make_vec(env_id: str, count: int, **kwargs) -> gymnasium.vector.VectorEnv:
+    """Make `count` environments that are stepped together, in this process.
+
+    Raises:
+        UserError: see `make`.
+    """
+    with _allowed(env_id):
+        return gymnasium.make_vec(env_id, count, vectorization_mode="sync", **kwargs)
+
+
+def _allowed(env_id: str) -> warnings.catch_warnings:
+    """Load what the id needs; return a context without the warning about D4RL's older ids."""
+    suite = registry.spec_of_id(env_id).suite
+    if suite in _SUITES:
+        module, extra = _SUITES[suite]
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"{env_id} needs {error.name}, which is not installed; "
+                f"run `pip install 'mtm_jax[{extra}]'`"
+            ) from error
+    return warnings.catch_warnings(action="ignore", category=DeprecationWarning)
