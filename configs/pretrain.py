@@ -8,6 +8,7 @@ python -m experiments.pretrain --config=configs/pretrain.py:hopper-medium,varian
 from ml_collections import config_dict
 
 from experiments import presets
+from mtm_jax.data import info as data_info
 
 # Keys that the name decides together with others, and how the name says them.
 NAME_KEYS = {
@@ -15,6 +16,11 @@ NAME_KEYS = {
     "preset": "ENV,preset=small|base|paper",
     "variant": "ENV,variant=m3pc|mtm",
 }
+
+FRACTIONS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)  # of each modality that are visible
+
+# Suite of environments -> what its papers set differently.
+DIFFERENCES = {"adroit": {"masks.fractions": (0.4, *FRACTIONS)}}  # MTM appendix C
 
 
 def get_config(name="hopper-medium"):
@@ -28,14 +34,15 @@ def get_config(name="hopper-medium"):
     config.env = env  # <env>-<level>
     config.preset = preset
     config.variant = options["variant"]  # m3pc: TanhNormal actions and rewards; mtm: squared errors
-    config.source = "builtin"  # builtin, d4rl, minari or a path
+    config.source = "builtin"  # builtin, d4rl, minari, minari:<id> or a path
     config.seed = 0
     config.out = ""  # run folder; empty: runs/pretrain/<what is run>
 
     config.data = config_dict.ConfigDict()
-    config.data.steps = 0  # steps of built-in data to collect; 0 = all of them
+    config.data.steps = 0  # steps of built-in data to collect, or of ExORL data to read; 0 = all
     config.data.train_fraction = 0.95  # of the episodes
     config.data.split_seed = 0
+    config.data.actions_fraction = 1.0  # of the training episodes that keep their actions
 
     config.model = config_dict.ConfigDict()
     config.model.window = 4 if mtm else 8
@@ -49,7 +56,7 @@ def get_config(name="hopper-medium"):
 
     config.masks = config_dict.ConfigDict()
     config.masks.patterns = config_dict.ConfigDict(presets.mask_patterns(random_autoregressive=1.0))
-    config.masks.fractions = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)  # visible
+    config.masks.fractions = FRACTIONS
     weights = presets.MTM_WEIGHTS if mtm else presets.M3PC_WEIGHTS
     config.masks.modality_weights = config_dict.ConfigDict(weights)
 
@@ -79,6 +86,9 @@ def get_config(name="hopper-medium"):
     config.eval.seed = 1_000  # environments are reset with seed, seed + 1, ...
     config.eval.target_fraction = 1.0  # of the best return in the training data
     config.eval.history = 3 if mtm else 4  # past steps in view
+    spec = data_info.find_env(env)
+    if spec is not None:
+        config.update_from_flattened_dict(DIFFERENCES.get(spec.suite, {}))
     if preset == "base":
         _base(config)
     if preset == "small":

@@ -1,11 +1,13 @@
 """Train a ladder of behaviour policies with SAC, from which the built-in data are collected.
 
 Writes an actor every `snapshot_every` environment steps into the run folder. Then
-experiments.ladder scores them and picks those that are kept.
+experiments.ladder picks those that are kept. With reward "rnd" the policies explore: they are
+rewarded for unfamiliar states, whatever the environment's reward.
 """
 
 from __future__ import annotations
 
+import collections
 import pathlib
 from typing import NamedTuple
 
@@ -15,9 +17,9 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments import cli, runs
-from mtm_jax import metrics, progress, sac
-from mtm_jax.config import SACConfig
-from mtm_jax.data import shard
+from mtm_jax import metrics, progress, rnd, sac, training
+from mtm_jax.config import RNDConfig, SACConfig
+from mtm_jax.data import coverage, shard
 from mtm_jax.envs import make, registry
 from mtm_jax.errors import UserError
 
@@ -60,43 +62,72 @@ class Phase(NamedTuple):
 def main(config: config_dict.ConfigDict) -> None:
     """Alternate environment steps and updates; write snapshots."""
     spec = registry.ENVS[config.env]
-    folder = pathlib.Path(config.out or f"runs/behaviours/{config.env}-seed{config.seed}")
-    if any((folder / "actors").glob("*.npz")):
-        raise UserError(
-            f"{folder} holds actors already; choose another folder with --config.out, or delete it"
-        )
-    runs.open_run(folder, runs.to_json(config))
-    (folder / "actors").mkdir(exist_ok=True)
+    trainer = make_trainer(config, spec)
+    folder = open_folder(config)
     steps = config.steps_per_phase * config.num_envs
     phase = Phase(config.steps_per_phase, steps, round(steps * config.updates_per_step))
-    settings = SACConfig(
-        total_updates=round(config.total_steps * config.updates_per_step), **config.sac
-    )
-    trainer = sac.make_trainer(settings, spec.obs_dim, spec.action_dim)
     state = trainer.init(jax.random.key(config.seed))
     replay = sac.empty_replay(config.replay_capacity, spec.obs_dim, spec.action_dim)
     envs = Environments(spec, config.num_envs, config.seed)
     rng = np.random.default_rng(config.seed)
     writer = metrics.MetricsWriter(folder)
+    seen = collections.deque(maxlen=max(config.snapshot_every // steps, 1))
     done, row = 0, {}
     with progress.progress(config.total_steps, f"SAC on {spec.builtin_id}") as bar:
         while done < config.total_steps:
             layers = None if done < config.random_steps else to_numpy(state.actor)
-            replay = sac.insert(replay, run_environments(envs, layers, phase.rounds, rng))
+            batch = run_environments(envs, layers, phase.rounds, rng)
+            seen.append(batch.obs)
+            replay = sac.insert(replay, jax.tree.map(jnp.asarray, batch))
             done += phase.steps
             if done >= config.random_steps:
                 state, row = trainer.run(state, replay, phase.updates)
             recent = float(np.mean(envs.finished[-20:])) if envs.finished else 0.0
             bar.update(done, f"return {recent:.0f}")
             if done % config.snapshot_every < phase.steps:
-                writer.write(done, jax.device_get(row) | {"train/return": recent})
+                measured = measure(np.concatenate(seen)) if config.coverage else {}
+                writer.write(done, jax.device_get(row) | {"train/return": recent} | measured)
                 write_actor(folder / "actors" / f"actor_{done:08d}.npz", state, done, config.seed)
+
+
+def make_trainer(config: config_dict.ConfigDict, spec: registry.EnvSpec) -> training.Trainer:
+    """Build SAC on the reward that the configuration names."""
+    total = round(config.total_steps * config.updates_per_step)
+    settings = SACConfig(total_updates=total, **config.sac)
+    if config.reward == "environment":
+        return sac.make_trainer(settings, spec.obs_dim, spec.action_dim)
+    if config.reward == "rnd":
+        return rnd.make_trainer(settings, RNDConfig(**config.rnd), spec.obs_dim, spec.action_dim)
+    raise UserError(f"unknown reward {config.reward!r}; choose environment or rnd")
+
+
+def open_folder(config: config_dict.ConfigDict) -> pathlib.Path:
+    """Create the run folder, which must not hold actors yet."""
+    folder = pathlib.Path(config.out or f"runs/behaviours/{config.name}-seed{config.seed}")
+    if any((folder / "actors").glob("*.npz")):
+        raise UserError(
+            f"{folder} holds actors already; choose another folder with --config.out, or delete it"
+        )
+    runs.open_run(folder, runs.to_json(config))
+    (folder / "actors").mkdir(exist_ok=True)
+    return folder
+
+
+def measure(observations: np.ndarray) -> dict[str, float]:
+    """Measure the state coverage of recent observations."""
+    return {
+        "coverage/cells": coverage.occupied(observations),
+        "coverage/entropy": coverage.particle_entropy(observations),
+    }
 
 
 def run_environments(
     envs: Environments, layers: shard.Layers | None, rounds: int, rng: np.random.Generator
 ) -> sac.Transitions:
-    """Step all environments `rounds` times, with uniform actions where there is no actor yet."""
+    """Step all environments `rounds` times, with uniform actions where there is no actor yet.
+
+    The batch is in numpy.
+    """
     batches = []
     shape = (len(envs.envs), envs.envs[0].action_space.shape[0])
     for _ in range(rounds):
@@ -105,7 +136,7 @@ def run_environments(
         else:
             actions = shard.act(layers, envs.obs, rng.standard_normal(shape, np.float32))
         batches.append(envs.step(actions))
-    return jax.tree.map(lambda *parts: jnp.asarray(np.concatenate(parts)), *batches)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
 
 
 def to_numpy(actor: dict) -> shard.Layers:
@@ -114,7 +145,9 @@ def to_numpy(actor: dict) -> shard.Layers:
     return tuple((np.asarray(layer["kernel"]), np.asarray(layer["bias"])) for layer in layers)
 
 
-def write_actor(path: pathlib.Path, state: sac.SACState, step: int, seed: int) -> None:
+def write_actor(
+    path: pathlib.Path, state: sac.SACState | rnd.RNDState, step: int, seed: int
+) -> None:
     """Store the averaged actor with the environment step and the seed of its training."""
     arrays = {}
     for k, (kernel, bias) in enumerate(to_numpy(state.actor_average)):

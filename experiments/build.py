@@ -29,7 +29,8 @@ class Data(NamedTuple):
 
 def load_data(config: config_dict.ConfigDict) -> Data:
     """Load, split and index the data set that a configuration names."""
-    steps = config.data.steps if config.source == "builtin" else 0  # others are read whole
+    sized = config.source == "builtin" or sources.is_exorl(config.source)  # others: read whole
+    steps = config.data.steps if sized else 0
     trajectories = sources.load(config.env, config.source, steps=steps or None)
     return split(trajectories, config)
 
@@ -40,6 +41,9 @@ def split(trajectories: Trajectories, config: config_dict.ConfigDict) -> Data:
     train, valid = dataset.split_episodes(
         trajectories, config.data.train_fraction, config.data.split_seed
     )
+    if config.data.actions_fraction < 1:
+        fraction, seed = config.data.actions_fraction, config.data.split_seed
+        train = dataset.keep_modality(train, "actions", fraction, seed)
     returns = train.episode_returns
     train_set = dataset.make_dataset(train, window)
     return Data(

@@ -37,15 +37,18 @@ _HELP = {"-h", "--h", "-help", "--help", "--helpfull", "--helpshort"}
 
 def run(
     main: Callable[[config_dict.ConfigDict], None],
-    description: str | None = None,
+    description: str | Callable[[str], str] | None = None,
     argv: Sequence[str] | None = None,
+    spell_out: Callable[[Sequence[str]], list[str]] = list,
 ) -> None:
     """Parse the command line and call `main` with a locked configuration.
 
     Args:
         main: the program.
-        description: what --help says about it; by default the docstring of main's module.
+        description: what --help says about it, by default the docstring of main's module; or
+            writes all of the help, from FILE[:NAME].
         argv: arguments without the program's name; by default those of this process.
+        spell_out: turns the arguments that a program takes without a flag into flags.
 
     Raises:
         SystemExit: 2 where the user gave something wrong (with one sentence on stderr; the
@@ -53,6 +56,7 @@ def run(
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
+        argv = spell_out(argv)
         if _HELP.intersection(argv):
             print(_help(main, description, argv))
             return
@@ -226,8 +230,10 @@ def _wrong_value(message: str, defaults: Mapping[str, object]) -> str:
     return _expected(match["flag"], defaults[match["key"]]) if match else message
 
 
-def _help(main: Callable, description: str | None, argv: Sequence[str]) -> str:
+def _help(main: Callable, description: str | Callable | None, argv: Sequence[str]) -> str:
     path, _ = _split([arg for arg in argv if arg not in _HELP], _default_file(main))
+    if callable(description):
+        return description(path)
     return cli_help.describe(
         program=f"python -m experiments.{pathlib.Path(main.__code__.co_filename).stem}",
         text=inspect.cleandoc(description or main.__globals__.get("__doc__") or ""),

@@ -28,7 +28,7 @@ def describe(
         f"{text}\n\n"
         f"usage: {program} [--config=FILE[:NAME]] [--config.KEY=VALUE ...] [--debug] [--help]\n"
         "       --debug shows the traceback of an error\n\n"
-        f"keys of {path}:\n{_key_lines(pairs, _comments(source))}\n\n"
+        f"keys of {path}:\n{key_lines(pairs, source)}\n\n"
         f"example: {program} --config={path} --config.{key}={_shown(pairs.get(key))}"
     )
 
@@ -43,7 +43,9 @@ def flatten(config: config_dict.ConfigDict, prefix: str = "") -> Iterator[tuple[
             yield f"{prefix}{key}", value
 
 
-def _key_lines(pairs: dict[str, object], comments: dict[str, str]) -> str:
+def key_lines(pairs: dict[str, object], source: str) -> str:
+    """Write a line per key, with the comment behind its line in `source`."""
+    comments = _comments(source)
     flags = {key: f"--config.{key}={_shown(value)}" for key, value in pairs.items()}
     width = min(48, max(map(len, flags.values()), default=0))
     lines = [f"  {flag:<{width}}  {comments.get(key, '')}".rstrip() for key, flag in flags.items()]

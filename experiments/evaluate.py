@@ -63,19 +63,32 @@ def evaluate_run(
 ) -> list[dict]:
     """Evaluate every method, append the rows, print the table and draw the figure.
 
+    Where the environment says when its task is done, the metrics also have success_rate (in how
+    many episodes it was, after any step) and final_success_rate (after the last step).
+
     Args:
         folder: the run.
         agent: its model.
         settings: methods, episodes, seed and target_fraction.
         experiment: the program that asks.
         measured: what else goes into the metrics of each row.
+
+    Raises:
+        UserError: the environment of the data has no simulator.
     """
+    if not agent.info.env_id:
+        raise UserError(
+            f"{folder} was trained on {agent.info.name}, for which there is no simulator, so it "
+            "cannot be evaluated; its losses on held-out data are in metrics.jsonl"
+        )
     run = runs.read_config(folder)
     rows = [evaluate_method(agent, m, settings, experiment, run) for m in settings.methods]
     for row in rows:
         row["metrics"] |= measured or {}
         results.write_result(folder, row)
     results.print_results(rows)
+    for row in rows:
+        say_successes(row)
     spec = registry.spec_of_id(agent.info.env_id)
     mean = registry.normalized_score(spec, agent.returns.mean)
     best = registry.normalized_score(spec, agent.returns.best)
@@ -100,7 +113,7 @@ def evaluate_method(
             actor,
             settings.episodes,
             settings.seed,
-            info.max_episode_steps,
+            spec.max_episode_steps,  # demonstrations may be longer
             on_step=lambda step, alive: bar.update(step, f"{alive} running"),
         )
     target = agent.target_return(settings.target_fraction) if method == "rcbc" else None
@@ -128,8 +141,28 @@ def evaluate_method(
             "dataset_mean_score": float(registry.normalized_score(spec, agent.returns.mean)),
             "dataset_best_score": float(registry.normalized_score(spec, agent.returns.best)),
             "mean_length": float(np.mean(episodes.lengths)),
+            **success_rates(episodes),
         },
     )
+
+
+def success_rates(episodes: rollout.Episodes) -> dict[str, float]:
+    """Fractions of episodes whose task was done; none where the environment does not say."""
+    if episodes.successes is None:
+        return {}
+    return {
+        "success_rate": float(np.mean(episodes.successes)),
+        "final_success_rate": float(np.mean(episodes.final_successes)),
+    }
+
+
+def say_successes(row: Mapping[str, Any]) -> None:
+    """Print the rates of a row that has them."""
+    if "success_rate" in row["metrics"]:
+        ever, at_end = row["metrics"]["success_rate"], row["metrics"]["final_success_rate"]
+        cli.say(
+            f"{row['method']} did the task in {ever:.0%} of the episodes, {at_end:.0%} at the end"
+        )
 
 
 if __name__ == "__main__":

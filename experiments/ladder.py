@@ -2,22 +2,25 @@
 
 Expert is the actor with the best mean return, sampled stochastically; medium the one nearest a
 third of that. Up to `rungs` actors evenly spaced in training up to medium are kept besides.
+Without `roles`, for a run that explores, `rungs` actors evenly spaced in all of its training.
 """
 
 from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from ml_collections import config_dict
 
 from experiments import cli, runs
-from mtm_jax.data import collector, shard
+from mtm_jax.data import collector, coverage, shard
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
+
+T = TypeVar("T")
 
 
 class Scored(NamedTuple):
@@ -35,6 +38,9 @@ def main(config: config_dict.ConfigDict) -> None:
     paths = sorted((pathlib.Path(config.run) / "actors").glob("actor_*.npz"))
     if not paths:
         raise UserError(f"no actors in {config.run}/actors; give --config.run=FOLDER of a run")
+    if not config.roles:
+        keep_all_stages(config, spec, paths)
+        return
     first = score(spec, paths, config.scoring_steps, config.seed)
     best = sorted(first, key=lambda s: s.mean_return)[-config.finalists :]
     finals = score(spec, [s.path for s in best], config.final_steps, config.seed + 1)
@@ -43,23 +49,44 @@ def main(config: config_dict.ConfigDict) -> None:
     medium = min(first, key=lambda s: abs(s.mean_return - goal))
     kept = rungs([s for s in first if s.step <= medium.step], config.rungs)
     kept = [*kept, *([expert] if expert.step > medium.step else [])]
-    write(pathlib.Path(config.out), spec, kept, medium, expert)
+    roles = {"medium": medium.path.name, "expert": expert.path.name}
+    write(pathlib.Path(config.out), spec, [(s.path, returns_entry(spec, s)) for s in kept], roles)
     for s in kept:
         score_100 = registry.normalized_score(spec, s.mean_return)
         role = " medium" * (s.path == medium.path) + " expert" * (s is expert)
         cli.say(f"{s.path.name}: return {s.mean_return:.0f}, score {score_100:.1f}{role}")
 
 
+def keep_all_stages(
+    config: config_dict.ConfigDict, spec: registry.EnvSpec, paths: Sequence[pathlib.Path]
+) -> None:
+    """Keep actors evenly spaced over the whole training of an explorer, with their coverage."""
+    kept = rungs(paths, config.rungs)
+    sampled = sample(spec, kept, config.scoring_steps, config.seed)
+    cells = [coverage.occupied(e.observations[: config.scoring_steps]) for e in sampled]
+    entries = [{"coverage": count} for count in cells]
+    write(pathlib.Path(config.out), spec, list(zip(kept, entries, strict=True)), {})
+    for path, count in zip(kept, cells, strict=True):
+        cli.say(f"{path.name}: {count} cells in {config.scoring_steps} steps")
+
+
 def score(
     spec: registry.EnvSpec, paths: Sequence[pathlib.Path], steps: int, seed: int
 ) -> list[Scored]:
     """Sample whole episodes of at least `steps` steps from every actor."""
+    sampled = sample(spec, paths, steps, seed)
+    return [_summarise(p, episodes) for p, episodes in zip(paths, sampled, strict=True)]
+
+
+def sample(
+    spec: registry.EnvSpec, paths: Sequence[pathlib.Path], steps: int, seed: int
+) -> list[shard.Episodes]:
+    """Sample every actor stochastically."""
     tasks = [
         shard.Task(str(p.resolve()), spec.builtin_id, spec.max_episode_steps, steps, seed, (k,))
         for k, p in enumerate(paths)
     ]
-    sampled = collector.collect(tasks, None, f"scoring {len(paths)} actors", progress=True)
-    return [_summarise(p, episodes) for p, episodes in zip(paths, sampled, strict=True)]
+    return collector.collect(tasks, None, f"scoring {len(paths)} actors", progress=True)
 
 
 def _summarise(path: pathlib.Path, episodes: shard.Episodes) -> Scored:
@@ -70,44 +97,34 @@ def _summarise(path: pathlib.Path, episodes: shard.Episodes) -> Scored:
     return Scored(path, step, float(returns.mean()), float(episodes.lengths.mean()))
 
 
-def rungs(actors: Sequence[Scored], count: int) -> list[Scored]:
+def rungs(actors: Sequence[T], count: int) -> list[T]:
     """Choose at most `count` actors evenly spaced in order, the last always among them."""
     index = np.linspace(0, len(actors) - 1, min(count, len(actors))).round().astype(int)
     return [actors[i] for i in index]
 
 
+def returns_entry(spec: registry.EnvSpec, scored: Scored) -> dict[str, float]:
+    """What the index says of an actor that was scored by its returns."""
+    score_100 = float(registry.normalized_score(spec, scored.mean_return))
+    return {"return": scored.mean_return, "score": score_100, "length": scored.mean_length}
+
+
 def write(
     out: pathlib.Path,
     spec: registry.EnvSpec,
-    kept: Sequence[Scored],
-    medium: Scored,
-    expert: Scored,
+    kept: Sequence[tuple[pathlib.Path, Mapping[str, float]]],
+    roles: Mapping[str, str],
 ) -> None:
-    """Write the kept actors with their scores, and the index `ladder.json`, last."""
+    """Write the kept actors with what was measured of them, and the index `ladder.json`, last."""
     out.mkdir(parents=True, exist_ok=True)
     ladder = []
-    for s in kept:
-        with np.load(s.path, allow_pickle=False) as file:
+    for path, entry in kept:
+        with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        score_100 = float(registry.normalized_score(spec, s.mean_return))
-        arrays |= {"return": np.float64(s.mean_return), "score": np.float64(score_100)}
-        np.savez_compressed(out / s.path.name, **arrays)
-        ladder.append(
-            {
-                "file": s.path.name,
-                "step": s.step,
-                "return": s.mean_return,
-                "score": score_100,
-                "length": s.mean_length,
-            }
-        )
-    index = {
-        "env_id": spec.builtin_id,
-        "seed": int(arrays["seed"]),
-        "ladder": ladder,
-        "medium": medium.path.name,
-        "expert": expert.path.name,
-    }
+        measured = {k: np.float64(v) for k, v in entry.items() if k != "length"}
+        np.savez_compressed(out / path.name, **arrays, **measured)
+        ladder.append({"file": path.name, "step": int(arrays["step"]), **entry})
+    index = {"env_id": spec.builtin_id, "seed": int(arrays["seed"]), "ladder": ladder, **roles}
     runs.write_text(out / "ladder.json", json.dumps(index, indent=2) + "\n")
 
 

@@ -72,6 +72,9 @@ def main(config: config_dict.ConfigDict) -> None:
         "matrix_product_gflops": machine.matrix_product_rate(),
     }
     figures.learning_curves(folder)
+    if not data.info.env_id:
+        cli.say(f"{data.info.name} has no simulator here, so nothing is evaluated; see {folder}")
+        return
     agent = make_agent(config, data, network, state)
     evaluate.evaluate_run(folder, agent, config.eval, "pretrain", measured)
     seconds, rate = measured["data_and_training_seconds"], measured["matrix_product_gflops"]

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mtm_jax.agent import Agent, load
     from mtm_jax.config import LossConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
+    from mtm_jax.data.own import from_arrays as trajectories_from_arrays
     from mtm_jax.data.sources import load as load_data
-    from mtm_jax.dataset import Dataset, make_dataset, sample_windows
+    from mtm_jax.dataset import Dataset, keep_modality, make_dataset, sample_windows
     from mtm_jax.errors import UserError
     from mtm_jax.model import Model, make_model
     from mtm_jax.model_files import load_model
@@ -37,6 +38,7 @@ _HOME = {
     "load_data": "data.sources:load",
     "load_model": "model_files",
     "Dataset": "dataset",
+    "keep_modality": "dataset",
     "make_dataset": "dataset",
     "sample_windows": "dataset",
     "UserError": "errors",
@@ -46,6 +48,7 @@ _HOME = {
     "DataInfo": "types",
     "ModalitySpec": "types",
     "Trajectories": "types",
+    "trajectories_from_arrays": "data.own:from_arrays",
 }
 
 __version__ = "0.1.0"
@@ -64,12 +67,14 @@ __all__ = [
     "Trajectories",
     "UserError",
     "from_torch_state_dict",
+    "keep_modality",
     "load",
     "load_data",
     "load_model",
     "make_dataset",
     "make_model",
     "sample_windows",
+    "trajectories_from_arrays",
 ]
 
 

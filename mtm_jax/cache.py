@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mtm_jax.errors import UserError
 
 _STAGED = ".staged-"  # hidden, so that Minari's listings skip it
-_ABANDONED_SECONDS = 24 * 3600.0
+_PARTIAL = ".partial-"  # work that the next call continues
+_ABANDONED_SECONDS = {_STAGED: 24 * 3600.0, _PARTIAL: 14 * 24 * 3600.0}
 
 
 def folder() -> pathlib.Path:
@@ -35,6 +37,23 @@ def staging(final: pathlib.Path) -> Iterator[pathlib.Path]:
         yield staged
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def partial(final: pathlib.Path, origin: Mapping) -> Iterator[pathlib.Path]:
+    """Yield a folder beside `final` for finished parts of what will be published there.
+
+    It stays where the work is interrupted, and is found again by the same origin; once the work
+    is done it is removed.
+
+    Args:
+        final: where the whole will be.
+        origin: everything that determines the parts, JSON-like.
+    """
+    digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:16]
+    folder = final.parent / f"{_PARTIAL}{final.name}-{digest}"
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(staged: pathlib.Path, final: pathlib.Path) -> bool:
@@ -75,8 +94,9 @@ def _make_staged(final: pathlib.Path) -> pathlib.Path:
 
 
 def _sweep(parent: pathlib.Path) -> None:
-    """Remove staged folders that a killed process left behind."""
-    for left in parent.glob(f"{_STAGED}*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+    """Remove what killed processes left behind, and nobody continued."""
+    for prefix, seconds in _ABANDONED_SECONDS.items():
+        for left in parent.glob(f"{prefix}*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > seconds:
+                    shutil.rmtree(left, ignore_errors=True)

@@ -55,7 +55,8 @@ def make_dataset(trajectories: Trajectories, window: int) -> Dataset:
     if lengths.max() > limit:
         raise UserError(
             f"data set {trajectories.info.name}: an episode has {lengths.max()} steps, more than "
-            f"the limit of {limit} steps of {trajectories.info.env_id}; name the right environment"
+            f"the limit of {limit} steps of {trajectories.info.env_id or trajectories.info.name}; "
+            "name the right environment"
         )
     starts, steps = _index_windows(trajectories, window)
     return Dataset(
@@ -114,22 +115,30 @@ def rescale_actions(trajectories: Trajectories) -> np.ndarray:
     """Map actions from the environment's bounds to [-1, 1], clipped inside, [N, A] float32."""
     low = np.asarray(trajectories.info.action_low, np.float32)
     high = np.asarray(trajectories.info.action_high, np.float32)
-    unit = 2.0 * (trajectories.actions - low) / (high - low) - 1.0
-    limit = distributions.ACTION_LIMIT
-    return np.clip(unit, -limit, limit).astype(np.float32)
+    unit = trajectories.actions - low
+    unit *= 2.0  # in place: copies of millions of steps are what fills the memory
+    unit /= high - low
+    unit -= 1.0
+    limit = np.float32(distributions.ACTION_LIMIT)
+    return np.clip(unit, -limit, limit, out=unit)
 
 
 def compute_stats(data: Dataset) -> dict[str, tokens.Stats]:
     """Measure every modality over the real steps that have it; identities where none has."""
     stats = {}
     for m in MODALITIES:
-        values = np.asarray(data.values[m], np.float64)
-        if m in data.available:
-            values = values[np.asarray(data.available[m])]
-        found = (
-            tokens.compute_stats(values) if len(values) else tokens.identity_stats(values.shape[1])
-        )
-        stats[m] = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), found)
+        values = np.asarray(data.values[m])
+        has = np.asarray(data.available[m]) if m in data.available else slice(None)
+        if not len(values[has, 0]):
+            stats[m] = tokens.identity_stats(values.shape[1])
+            continue
+        # One column at a time: float64 copies of everything would fill the memory.
+        columns = [
+            tokens.compute_stats(values[has, d : d + 1].astype(np.float64))
+            for d in range(values.shape[1])
+        ]
+        join = lambda *x: jnp.asarray(np.concatenate(x), jnp.float32)  # noqa: E731
+        stats[m] = jax.tree.map(join, *columns)
     return stats
 
 
@@ -188,6 +197,40 @@ def split_episodes(
     count = min(max(round(fraction * episodes), 1), episodes - 1)
     train, valid = np.sort(order[:count]), np.sort(order[count:])
     return select_episodes(trajectories, train), select_episodes(trajectories, valid)
+
+
+def keep_modality(
+    trajectories: Trajectories, modality: str, fraction: float, seed: int
+) -> Trajectories:
+    """Keep a modality in a random fraction of the episodes and drop it elsewhere.
+
+    This is the heteromodal view of MTM section 4.3: few episodes with actions, many without.
+
+    Args:
+        trajectories: all episodes.
+        modality: "actions", or "rewards" (which takes the returns with it).
+        fraction: of the episodes that have it, at least one of them.
+        seed: of the choice; a smaller fraction keeps a part of what a larger one keeps.
+
+    Raises:
+        UserError: another modality, a fraction that is not in (0, 1], or no episode has it.
+    """
+    if modality not in ("actions", "rewards"):
+        raise UserError(f"{modality!r} cannot be dropped; choose actions or rewards")
+    if not 0.0 < fraction <= 1.0:
+        raise UserError(f"the fraction with {modality} is {fraction}; it must lie in (0, 1]")
+    everywhere = np.ones(len(trajectories.lengths), bool)
+    has = np.flatnonzero(trajectories.available.get(modality, everywhere))
+    if len(has) == 0:
+        raise UserError(f"no episode of data set {trajectories.info.name} has {modality}")
+    kept = np.zeros_like(everywhere)
+    kept[np.random.default_rng(seed).permutation(has)[: max(round(fraction * len(has)), 1)]] = True
+    rows = np.repeat(kept, trajectories.lengths)
+    values = getattr(trajectories, modality)
+    shown = np.where(rows if values.ndim == 1 else rows[:, None], values, np.float32(0.0))
+    names = ("rewards", "returns") if modality == "rewards" else ("actions",)
+    available = dict(trajectories.available) | dict.fromkeys(names, kept)
+    return dataclasses.replace(trajectories, **{modality: shown}, available=available)
 
 
 def select_episodes(trajectories: Trajectories, index: np.ndarray) -> Trajectories:

@@ -99,11 +99,8 @@ def sample(key: Array, replay: Replay, batch_size: int) -> Transitions:
 
 def make_trainer(config: SACConfig, obs_dim: int, action_dim: int) -> training.Trainer:
     """Build the program for one environment's dimensions; `run` takes a `Replay`."""
-    networks = Networks(
-        critics.TanhNormalActor(action_dim, config.hidden), critics.Q(config.hidden, members=2)
-    )
+    networks = make_networks(config, action_dim)
     optimizer = make_optimizer(config)
-    target_entropy = -config.target_entropy_per_dim * action_dim
 
     def init(key: Array) -> SACState:
         return init_state(key, networks, optimizer, obs_dim, action_dim)
@@ -111,35 +108,25 @@ def make_trainer(config: SACConfig, obs_dim: int, action_dim: int) -> training.T
     def step(state: SACState, replay: Replay) -> tuple[SACState, training.Metrics]:
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
         batch = sample(keys[0], replay, config.batch_size)
-        state, q_loss = critic_step(state, config, networks, optimizer, batch, keys[1])
-        state, pi_loss, entropy = actor_step(state, config, networks, optimizer, batch, keys[2])
-        alpha_grad = jnp.exp(state.log_alpha) * (entropy - target_entropy)
-        alpha_update, alpha_opt = optimizer.update(alpha_grad, state.alpha_opt)
-        state = state.replace(
-            log_alpha=state.log_alpha + alpha_update,
-            alpha_opt=alpha_opt,
-            target_critic=optax.incremental_update(
-                state.critic, state.target_critic, config.polyak
-            ),
-            step=state.step + 1,
-        )
-        metrics = {
-            "critic/loss": q_loss,
-            "actor/loss": pi_loss,
-            "actor/entropy": entropy,
-            "actor/alpha": jnp.exp(state.log_alpha),
-        }
-        return state, metrics
+        return update(state, config, networks, optimizer, batch, keys[1:])
 
     return training.make_trainer(init, step)
 
 
+def make_networks(config: SACConfig, action_dim: int) -> Networks:
+    """Build the actor and the twin critic."""
+    actor = critics.TanhNormalActor(action_dim, config.hidden)
+    return Networks(actor, critics.Q(config.hidden, members=2))
+
+
 def make_optimizer(config: SACConfig) -> optax.GradientTransformation:
-    """Build Adam with a rate that is constant for half of the updates, then falls to zero."""
-    half = config.total_updates // 2
+    """Build Adam; from `decay_from` of the updates on, its rate falls to zero linearly."""
+    start = int(config.total_updates * config.decay_from)
     constant = optax.constant_schedule(config.learning_rate)
-    decay = optax.linear_schedule(config.learning_rate, 0.0, config.total_updates - half)
-    return optax.adam(optax.join_schedules([constant, decay], [half]))
+    if start >= config.total_updates:
+        return optax.adam(constant)
+    decay = optax.linear_schedule(config.learning_rate, 0.0, config.total_updates - start)
+    return optax.adam(optax.join_schedules([constant, decay], [start]))
 
 
 def init_state(
@@ -167,6 +154,35 @@ def init_state(
         key=run_key,
         step=jnp.zeros((), jnp.int32),
     )
+
+
+def update(
+    state: SACState,
+    config: SACConfig,
+    networks: Networks,
+    optimizer: optax.GradientTransformation,
+    batch: Transitions,
+    keys: Array,
+) -> tuple[SACState, training.Metrics]:
+    """Update critic, actor, temperature and averages on one batch; two keys."""
+    state, q_loss = critic_step(state, config, networks, optimizer, batch, keys[0])
+    state, pi_loss, entropy = actor_step(state, config, networks, optimizer, batch, keys[1])
+    target_entropy = -config.target_entropy_per_dim * networks.actor.action_dim
+    alpha_grad = jnp.exp(state.log_alpha) * (entropy - target_entropy)
+    alpha_update, alpha_opt = optimizer.update(alpha_grad, state.alpha_opt)
+    state = state.replace(
+        log_alpha=state.log_alpha + alpha_update,
+        alpha_opt=alpha_opt,
+        target_critic=optax.incremental_update(state.critic, state.target_critic, config.polyak),
+        step=state.step + 1,
+    )
+    metrics = {
+        "critic/loss": q_loss,
+        "actor/loss": pi_loss,
+        "actor/entropy": entropy,
+        "actor/alpha": jnp.exp(state.log_alpha),
+    }
+    return state, metrics
 
 
 def critic_step(

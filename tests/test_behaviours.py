@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import collect as collect_config
-from experiments import collect
 from mtm_jax import critics, distributions
-from mtm_jax.data import behaviours, collector, ladders, minari_writer, shard
+from mtm_jax.data import assembly, behaviours, collector, ladders, minari_writer, shard
+from mtm_jax.data import info as data_info
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 
@@ -21,9 +20,9 @@ LADDER_STEPS = (100, 300, 400, 700)
 NAME = "hopper-medium"
 
 
-def make_actor(seed, width=8):
+def make_actor(seed, obs_dim=11, action_dim=3, width=8):
     rng = np.random.default_rng(seed)
-    sizes = [(11, width), (width, width), (width, 6)]
+    sizes = [(obs_dim, width), (width, width), (width, 2 * action_dim)]
     arrays = {}
     for k, (rows, columns) in enumerate(sizes):
         arrays[f"layer_{k}/kernel"] = rng.normal(0, 0.3, (rows, columns)).astype(np.float32)
@@ -124,6 +123,13 @@ def test_a_shard_depends_on_its_task_alone(actors):
     assert differ(first, shard.sample(task(actors, key=(1,))))
 
 
+def test_used_environments_change_nothing(actors):
+    pool = {}
+    shard.sample(task(actors, seed=3), pool=pool)
+    assert_equal(shard.sample(task(actors), pool=pool), shard.sample(task(actors)))
+    assert len(pool["Hopper-v5"]) == shard.SLOTS
+
+
 def test_a_shard_holds_whole_episodes_and_no_more_than_it_needs(actors):
     episodes = shard.sample(task(actors, steps=300))
     assert episodes.lengths.sum() - episodes.lengths[-1] < 300 <= episodes.lengths.sum()
@@ -142,6 +148,8 @@ class ScriptedEnv:
     started = 0
     lengths = np.random.default_rng(0).choice([1, 2, 40, 90], 1000)
 
+    unwrapped = property(lambda self: self)
+
     def reset(self):
         self.number, self.steps = ScriptedEnv.started, 0
         ScriptedEnv.started += 1
@@ -156,7 +164,7 @@ class ScriptedEnv:
 @pytest.mark.parametrize("steps", [1, 45, 700, 3000])
 def test_episodes_are_kept_in_the_order_of_starting_however_long(actors, monkeypatch, steps):
     monkeypatch.setattr(ScriptedEnv, "started", 0)
-    monkeypatch.setattr(shard, "_make_env", lambda *_: ScriptedEnv())
+    monkeypatch.setattr(shard.make, "make", lambda _: ScriptedEnv())
     episodes = shard.sample(task(actors, steps=steps))
     count = int(np.searchsorted(np.cumsum(ScriptedEnv.lengths), steps)) + 1
     np.testing.assert_array_equal(episodes.lengths, ScriptedEnv.lengths[:count])
@@ -193,13 +201,13 @@ def scripted(lengths, first):
 
 def test_shards_join_into_whole_episodes_and_one_cut():
     shards = [scripted([4, 4, 4], 0), scripted([3, 3, 9], 100), scripted([6, 6], 200)]
-    joined = behaviours.take(shards, [10, 6, 8])
+    joined = assembly.take(shards, [10, 6, 8])
     # 12 of 10 steps, then 3 towards 16, then 9 towards 24
     assert joined.lengths.tolist() == [4, 4, 4, 3, 3, 6]
     rows = [*range(12), *range(100, 106), *range(200, 206)]
     assert joined.rewards.tolist() == rows
     assert joined.final_observations[-1] == 205.5
-    cut = behaviours.take(shards, [10, 6, 6])
+    cut = assembly.take(shards, [10, 6, 6])
     assert cut.lengths.tolist() == [4, 4, 4, 3, 3, 4]
     assert cut.rewards.tolist() == rows[:22]
     assert cut.final_observations[-1] == 204
@@ -209,7 +217,7 @@ def test_shards_join_into_whole_episodes_and_one_cut():
 
 def test_a_shard_whose_share_is_used_up_adds_nothing():
     shards = [scripted([9], 0), scripted([2], 100), scripted([5], 200)]
-    assert behaviours.take(shards, [5, 2, 4]).rewards.tolist() == [*range(9), 200, 201]
+    assert assembly.take(shards, [5, 2, 4]).rewards.tolist() == [*range(9), 200, 201]
 
 
 # --- data sets ---
@@ -339,10 +347,75 @@ behaviours.load({NAME!r}, 10_000_000, actors={str(actors)!r}, workers=1)
     assert not behaviours.folder(NAME, 10_000_000, 0).exists()
 
 
+@pytest.fixture
+def sampled(monkeypatch):
+    """Count the shards that workers sample."""
+    counted, receive = [], collector._receive
+    monkeypatch.setattr(collector, "_receive", lambda *a: counted.append(1) or receive(*a))
+    return counted
+
+
+def test_finished_shards_are_kept_and_damaged_ones_sampled_again(actors, tmp_path, sampled):
+    tasks = [task(actors, steps=60, key=(k,)) for k in range(4)]
+    first = collector.collect(tasks, 1, "x", False, tmp_path / "kept")
+    assert len(sampled) == 4
+    (tmp_path / "kept/shard_00001.npz").unlink()
+    damaged = tmp_path / "kept/shard_00002.npz"
+    damaged.write_bytes(damaged.read_bytes()[:-50])
+    second = collector.collect(tasks, 1, "x", False, tmp_path / "kept")
+    assert len(sampled) == 6
+    for one, other in zip(first, second, strict=True):
+        assert_equal(one, other)
+
+
+def test_a_killed_collection_continues_where_it_stopped(actors, root, sampled, tmp_path):
+    program = f"""
+from mtm_jax.data import behaviours
+behaviours._SHARD_STEPS = 150
+behaviours.load({NAME!r}, 9000, actors={str(actors)!r}, workers=1, progress=False)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=root)
+    folder = behaviours.folder(NAME, 9000, 0)
+    while len(kept := list(folder.parent.glob(".partial-*/shard_*.npz"))) < 2:
+        assert parent.poll() is None
+        time.sleep(0.01)
+    parent.kill()
+    parent.wait(timeout=20)
+    assert not folder.exists()
+    continued = behaviours.load(NAME, 9000, actors=actors, progress=False)
+    assert len(sampled) <= 60 - len(kept)
+    assert not list(folder.parent.glob(".partial-*"))
+    whole = [shard.sample(t) for t in shard_tasks(actors, 9000)]
+    assert_equal(continued, assembly.take(whole, [150] * 60))
+
+
+def shard_tasks(actors, steps):
+    spec_ladder = ladders.load(actors, HOPPER)
+    info = data_info.of_env(HOPPER, "Hopper-v5", NAME, "builtin")
+    return behaviours._shards(ladders.plan(spec_ladder, "medium", steps)[0], info, 0)
+
+
+def test_an_explorer_gives_every_actor_its_share(actors):
+    spec = registry.ENVS["walker_run"]
+    for k, step in enumerate(LADDER_STEPS):
+        np.savez(actors / f"actor_{step:08d}.npz", **make_actor(k, spec.obs_dim, spec.action_dim))
+    index = json.loads((actors / "ladder.json").read_text())
+    index = {"env_id": registry.ENVS["walker_stand"].builtin_id, "ladder": index["ladder"]}
+    (actors / "ladder.json").write_text(json.dumps(index))
+    explorer = ladders.load(actors, spec)
+    assert explorer.env_id == spec.builtin_id
+    (section,) = ladders.plan(explorer, "explore", 1000)
+    assert [s.step for s, _ in section.quotas] == list(LADDER_STEPS)
+    assert sum(quota for _, quota in section.quotas) == 1000
+    with pytest.raises(UserError, match="of mtm_jax/WalkerStand-v0, not of hopper"):
+        ladders.load(actors, HOPPER)
+
+
 def test_a_worker_that_fails_says_why(actors):
     bad = task(actors)._replace(env_id="Absent-v0")
     began = time.monotonic()
-    with pytest.raises(collector.WorkerError, match=r"(?s)exit code 1: .*`Absent`"):
+    says = r"(?s)exit code 1: .*'Absent-v0' is not allowed"
+    with pytest.raises(collector.WorkerError, match=says):
         collector.collect([bad, task(actors, steps=10**8)], 2, "x", progress=False)
     assert time.monotonic() - began < 30
 
@@ -385,7 +458,7 @@ def edit_index(actors, **changes):
         ({"env_id": "Evil-v0"}, "'Evil-v0' is not allowed"),
         ({"medium": "actor_1.npz"}, "chooses actor_1.npz"),
         ({"ladder": [{"file": "a.npz"}]}, r"missing or wrong entry \(KeyError\('step'\)\)"),
-        ({"ladder": []}, "does not list"),
+        ({"ladder": []}, "lists no actors"),
     ],
 )
 def test_a_wrong_index_is_refused(actors, changes, words):
@@ -417,22 +490,3 @@ def test_missing_damaged_and_unfit_actors_are_refused(actors, tmp_path):
     path.unlink()
     with pytest.raises(UserError, match="actor_00000300.npz of ladder.json is missing"):
         ladders.load(actors, HOPPER)
-
-
-# --- the program ---
-
-
-def test_the_program_prints_what_it_stored(actors, inline, capsys):
-    config = collect_config.get_config(NAME)
-    assert config.steps == behaviours.STEPS["medium"]
-    config.steps, config.actors = 300, str(actors)
-    collect.main(config)
-    printed = capsys.readouterr().out
-    assert "300" in printed
-    assert "normalised score" in printed
-    assert str(behaviours.folder(NAME, 300, 0)) in printed
-
-
-@pytest.mark.parametrize("level", registry.LEVELS)
-def test_the_configuration_has_the_sizes_of_the_library(level):
-    assert collect_config.get_config(f"hopper-{level}").steps == behaviours.STEPS[level]

@@ -1,11 +1,14 @@
 """A configuration and a data set become the settings of a program."""
 
+import tracemalloc
+
 import jax
 import numpy as np
 import pytest
 
 from experiments import build
 from mtm_jax.errors import UserError
+from mtm_jax.types import DataInfo, Trajectories
 
 
 @pytest.fixture
@@ -97,3 +100,28 @@ def test_run_folders_are_named_after_what_is_run(tiny_config, tmp_path, source, 
     config = tiny_config(tmp_path)
     config.source = source
     assert str(build.default_out(config)) == f"runs/pretrain/{name}"
+
+
+def make_halfcheetah(episodes, steps=1000):
+    count, rng = episodes * steps, np.random.default_rng(0)
+    bounds = (-1.0,) * 6, (1.0,) * 6
+    return Trajectories(
+        observations=rng.standard_normal((count, 17), np.float32),
+        actions=rng.uniform(-1, 1, (count, 6)).astype(np.float32),
+        rewards=rng.standard_normal(count, np.float32),
+        terminals=np.zeros(count, bool),
+        lengths=np.full(episodes, steps),
+        final_observations=np.zeros((episodes, 17), np.float32),
+        info=DataInfo("halfcheetah-medium", "a test", "HalfCheetah-v5", 1000, *bounds),
+    )
+
+
+def test_memory_stays_near_the_raw_size_of_the_data(config):
+    raw = 40 * 1000 * (17 + 6 + 1) * 4  # bytes
+    build.split(make_halfcheetah(2), config)  # what is compiled and imported once is not data
+    tracemalloc.start()
+    data = build.split(make_halfcheetah(40), config)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * raw
+    assert sum(x.nbytes for x in jax.tree.leaves((data.train, data.valid))) < 1.3 * raw

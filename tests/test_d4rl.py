@@ -1,10 +1,11 @@
 import logging
+import tracemalloc
 
 import h5py
 import numpy as np
 import pytest
 
-from mtm_jax.data import d4rl
+from mtm_jax.data import d4rl, episodes
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo
 
@@ -124,6 +125,10 @@ def test_a_missing_array_is_named(tmp_path, key):
         ({"rewards": np.zeros(15)}, r"rewards has shape \[15\] and observations .* \[16, 11\]"),
         ({"timeouts": np.zeros((16, 2))}, r"timeouts is float64 of shape \[16, 2\]"),
         ({"next_observations": np.zeros((16, 10))}, r"next_observations .* \[16, 10\], expected"),
+        ({"observations": np.zeros(16)}, r"observations has shape \[16\], expected 2|next_obs"),
+        ({"rewards": ["a"] * 16}, "rewards has type object, expected numbers; convert it"),
+        ({"timeouts": np.full(16, 2)}, "timeouts is 2 at row 0; every entry must be 0 or 1"),
+        ({"terminals": np.full(16, np.nan)}, "terminals is nan at row 0"),
         ({"observations": np.zeros((0, 11))}, r"observations has shape \[0, 11\]|shape \[16"),
     ],
 )
@@ -163,3 +168,68 @@ def test_nan_in_a_file_is_refused(tmp_path):
     arrays["rewards"][3] = np.nan
     with pytest.raises(UserError, match="rewards holds 1 NaN.* row 3"):
         d4rl.read(save(tmp_path, arrays))
+
+
+@pytest.mark.parametrize("keys", [(), ("timeouts",)])
+def test_next_observations_are_never_held_whole(tmp_path, keys):
+    rows = 100_000
+    rng = np.random.default_rng(0)
+    observations = rng.normal(size=(rows, 17))
+    following = np.roll(observations, -1, axis=0)
+    following[999::1000] += 1.0
+    arrays = {
+        "observations": observations,
+        "next_observations": following,
+        "actions": rng.uniform(-1, 1, (rows, 6)),
+        "rewards": np.ones(rows),
+        "terminals": np.zeros(rows, bool),
+        "timeouts": np.arange(1, rows + 1) % 1000 == 0,
+    }
+    path = save(tmp_path, without(arrays, *keys), "walker2d.hdf5")
+    tracemalloc.start()
+    read = d4rl.read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak <= 2 * (17 + 6 + 1) * 4 * rows
+    assert read.lengths.tolist() == [1000] * 100
+    np.testing.assert_array_equal(read.final_observations, np.float32(following[999::1000]))
+
+
+def test_jumps_and_last_observations_are_found_across_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(episodes, "_PART", 3)
+    arrays = without(make_arrays((3, 2, 7), (False,) * 3, (False,) * 3), "timeouts")
+    read = d4rl.read(save(tmp_path, arrays))
+    assert read.lengths.tolist() == [3, 2, 7]
+    assert read.final_observations[:, 0].tolist() == [3.0, 102.0, 207.0]
+
+
+def test_an_environment_that_nobody_knows_takes_limit_and_bounds_from_the_data(tmp_path):
+    path = save(tmp_path, make_arrays(), "custom-robot.hdf5")
+    info = d4rl.read(path).info
+    assert (info.name, info.env_id, info.max_episode_steps) == ("custom-robot", "", 7)
+    assert (info.action_low, info.action_high) == ((-1.0,) * 3, (1.0,) * 3)
+    assert d4rl.read(path, "custom", "here").info.source == "here"
+    endless = make_arrays((2000,), (False,), (False,))
+    with pytest.raises(UserError, match="is ever set in 2000 steps; add timeouts"):
+        d4rl.read(save(tmp_path, endless), "custom")
+    wide = make_arrays()
+    wide["actions"] = wide["actions"] * 2
+    with pytest.raises(UserError, match=r"actions range from .* give action_low"):
+        d4rl.read(save(tmp_path, wide), "custom")
+
+
+def test_float64_becomes_float32_and_actions_are_clipped(tmp_path, caplog):
+    arrays = make_arrays()
+    arrays = {k: v.astype(np.float64) if v.dtype == np.float32 else v for k, v in arrays.items()}
+    arrays["actions"][2, 1] = -1.25
+    with caplog.at_level(logging.WARNING, "mtm_jax"):
+        read = d4rl.read(save(tmp_path, arrays))
+    for key in ("observations", "actions", "rewards", "final_observations"):
+        assert getattr(read, key).dtype == np.float32
+    assert read.actions[2, 1] == -1.0
+    assert "clipped 1 of 48 action values" in caplog.text
+    assert "0.25 outside" in caplog.text
+
+
+def test_an_episode_of_one_step_is_kept(tmp_path):
+    assert d4rl.read(save(tmp_path, make_arrays((1, 7, 4)))).lengths.tolist() == [1, 7, 4]

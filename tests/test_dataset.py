@@ -1,5 +1,7 @@
 """Windows stay inside episodes, all are equally likely, and statistics are over real steps."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -218,3 +220,52 @@ def test_an_episode_longer_than_the_limit_is_refused():
 
 def test_all_modalities_are_there():
     assert tuple(dataset.make_dataset(make((5,)), 4).values) == MODALITIES
+
+
+def test_a_heteromodal_view_keeps_actions_in_a_seeded_fraction_of_the_episodes():
+    whole = make([3, 4, 5, 6, 2, 3, 4, 5, 2, 6])
+    views = {f: dataset.keep_modality(whole, "actions", f, seed=1) for f in (0.01, 0.3, 1.0)}
+    kept = {f: view.available["actions"] for f, view in views.items()}
+    assert [int(k.sum()) for k in kept.values()] == [1, 3, 10]
+    assert (kept[0.01] <= kept[0.3]).all()
+    rows = np.repeat(kept[0.3], whole.lengths)
+    np.testing.assert_array_equal(views[0.3].actions[rows], whole.actions[rows])
+    assert not views[0.3].actions[~rows].any()
+    np.testing.assert_array_equal(views[0.3].observations, whole.observations)
+    other = dataset.keep_modality(whole, "actions", 0.3, seed=2).available["actions"]
+    assert (other != kept[0.3]).any()
+
+
+def test_dropped_actions_enter_neither_statistics_nor_windows():
+    view = dataset.keep_modality(make([8, 8, 8, 8]), "actions", 0.25, seed=0)
+    data = dataset.make_dataset(view, 4)
+    rows = np.repeat(view.available["actions"], view.lengths)
+    expected = dataset.rescale_actions(view)[rows].mean(axis=0)
+    np.testing.assert_allclose(dataset.compute_stats(data)["actions"].mean, expected, atol=1e-6)
+    windows = dataset.sample_windows(jax.random.key(0), data, 64, 4)
+    assert 0 < windows.available["actions"].sum() < 64
+
+
+def test_dropping_rewards_drops_the_returns_too():
+    view = dataset.keep_modality(make([3, 3]), "rewards", 0.5, seed=0)
+    np.testing.assert_array_equal(view.available["rewards"], view.available["returns"])
+    assert view.available["rewards"].sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("modality", "fraction", "says"),
+    [
+        ("states", 0.5, "'states' cannot be dropped; choose actions or rewards"),
+        ("actions", 0.0, "fraction with actions is 0.0; it must lie in"),
+        ("actions", 1.5, "fraction with actions is 1.5"),
+    ],
+)
+def test_impossible_views_are_refused(modality, fraction, says):
+    with pytest.raises(UserError, match=says):
+        dataset.keep_modality(make([3, 3]), modality, fraction, seed=0)
+
+
+def test_a_split_that_the_data_bring_is_used_as_it_is():
+    whole = dataclasses.replace(make([3, 4, 5, 6]), train=np.array([True, False, True, False]))
+    train, valid = dataset.split_episodes(whole, 0.5, seed=7)
+    assert (train.lengths.tolist(), valid.lengths.tolist()) == ([3, 5], [4, 6])

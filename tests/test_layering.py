@@ -16,10 +16,11 @@ LEVELS = {
     0: {"types", "errors", "config"},
     1: {"masks", "tokens", "distributions", "returns", "losses", "optim"},
     2: {"networks", "model", "critics"},
-    3: {"dataset", "training", "pretrain", "iql", "finetune", "td3", "sac", "torch_import"}
+    3: {"dataset", "training", "pretrain", "iql", "finetune", "td3", "sac", "rnd"}
+    | {"torch_import"}
     | {"baselines.", "planning."},
     4: {"agent", "cache", "checkpoint", "figures", "metrics", "model_files", "policy", "progress"}
-    | {"records", "results"}
+    | {"data_figures", "records", "results"}
     | {"report", "sharding", "statistics", "video", "data.", "envs."},
 }
 LINEN = {"networks", "model", "critics"}

@@ -28,7 +28,6 @@ def test_options_follow_the_name():
         ("hopper-medium,preset", "unknown option 'preset'"),
         ("hopper-medium,", "unknown option ''"),
         ("ant-medium", "unknown environment 'ant'"),
-        ("hopper-mid,preset=small", "unknown level 'mid'"),
     ],
 )
 def test_unknown_names_and_options_are_refused(name, says):
@@ -73,3 +72,8 @@ def test_presets_keep_the_papers_numbers_where_they_do_not_shrink_them(preset, v
 def test_what_the_name_decides_cannot_be_overridden_alone(key):
     with pytest.raises(UserError, match=rf"--config\.{key} would not change.*pretrain\.py:ENV"):
         cli.parse([f"--config.{key}=small"], "configs/pretrain.py:hopper-medium")
+
+
+@pytest.mark.parametrize("name", ["hopper-mine", "door-human", "lift-mg", "custom-robot"])
+def test_data_from_elsewhere_have_levels_of_their_own(name):
+    assert presets.parse(name, **CHOICES)[0] == name

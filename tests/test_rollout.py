@@ -81,6 +81,60 @@ def test_a_time_limit_ends_an_episode():
     assert rollout.rollout("HalfCheetah-v5", still, 1, 0).lengths == [1000]
 
 
+def test_another_time_limit_can_be_set():
+    episodes = rollout.rollout(ENV, make_actor(), 2, SEED, max_episode_steps=3)
+    assert episodes.lengths.tolist() == [3, 3]
+
+
+class Scripted(gymnasium.Env):
+    """Says what a script says of its task, step by step; after the first episode always True."""
+
+    observation_space = action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+
+    def __init__(self, script):
+        self.script, self.episode = script, 0
+
+    def reset(self, *, seed=None, options=None):
+        self.episode, self.step_number = self.episode + 1, 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        said = self.script[self.step_number] if self.episode == 1 else True
+        self.step_number += 1
+        info = {} if said is None else {"success": np.bool_(said)}
+        end = self.step_number == len(self.script)
+        return np.zeros(1, np.float32), 0.0, end, False, info
+
+
+def run_scripts(monkeypatch, *scripts):
+    envs = gymnasium.vector.SyncVectorEnv([lambda s=s: Scripted(s) for s in scripts])
+    monkeypatch.setattr(rollout.make, "make_vec", lambda *args, **kwargs: envs)
+    still = rollout.Actor(
+        lambda obs: (obs, None), lambda memory, actions, rewards, obs: (obs, None)
+    )
+    return rollout.rollout("scripted", still, len(scripts), 0)
+
+
+def test_successes_are_those_of_the_counted_steps(monkeypatch):
+    episodes = run_scripts(
+        monkeypatch,
+        [False, False],  # afterwards it succeeds uncounted
+        [False, True, False, False],
+        [True, False, True],
+        [False] * 7,
+    )
+    assert episodes.lengths.tolist() == [2, 4, 3, 7]
+    assert episodes.successes.tolist() == [False, True, True, False]
+    assert episodes.final_successes.tolist() == [False, False, True, False]
+    assert episodes.successes.dtype == episodes.final_successes.dtype == bool
+
+
+def test_successes_are_unknown_where_the_environment_says_nothing(monkeypatch):
+    silent = rollout.rollout(ENV, make_actor(), 1, SEED, max_episode_steps=2)
+    for episodes in (silent, run_scripts(monkeypatch, [None, None])):
+        assert episodes.successes is None and episodes.final_successes is None
+
+
 def test_an_unknown_environment_is_refused():
     with pytest.raises(UserError, match="'Ant-v5' is not allowed; choose one of Hopper-v5"):
         rollout.rollout("Ant-v5", make_actor(), 1, 0)

@@ -63,6 +63,38 @@ def test_the_temperature_falls_while_the_entropy_is_above_its_target(trainer):
     assert float(state.log_alpha) < -0.1
 
 
+def test_a_step_is_an_update_on_a_batch_drawn_from_the_replay(trainer):
+    replay = replay_of(lambda a: a, 0.0)
+    state = trainer.init(jax.random.key(3))
+    keys = jax.random.split(jax.random.fold_in(state.key, 0), 3)
+    batch = sac.sample(keys[0], replay, CONFIG.batch_size)
+    networks, optimizer = sac.make_networks(CONFIG, 1), sac.make_optimizer(CONFIG)
+    update = jax.jit(lambda state: sac.update(state, CONFIG, networks, optimizer, batch, keys[1:]))
+    expected, expected_metrics = update(state)
+    found, metrics = trainer.run(trainer.init(jax.random.key(3)), replay, 1)
+    for name in ("actor", "critic", "target_critic", "actor_average", "log_alpha", "step"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+            getattr(found, name),
+            getattr(expected, name),
+        )
+    np.testing.assert_allclose(metrics["critic/loss"], expected_metrics["critic/loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("decay_from", "rates"), [(0.5, [1, 1, 0.5, 0]), (0.0, [1, 0.5, 0, 0]), (1.0, [1, 1, 1, 1])]
+)
+def test_the_learning_rate_falls_to_zero_in_the_last_share_of_the_updates(decay_from, rates):
+    config = SACConfig(total_updates=40, decay_from=decay_from, learning_rate=1.0)
+    optimizer = sac.make_optimizer(config)
+    opt_state, steps = optimizer.init(jnp.zeros(())), []
+    for _ in range(41):
+        update, opt_state = optimizer.update(jnp.ones(()), opt_state)
+        steps.append(-float(update))
+    spots = (0, 20, 30, 40) if decay_from else (0, 20, 40, 40)
+    np.testing.assert_allclose([steps[k] for k in spots], rates, atol=1e-4)
+
+
 def numbered(first, count):
     """Transitions in which every field encodes their number."""
     n = jnp.arange(first, first + count, dtype=jnp.float32)

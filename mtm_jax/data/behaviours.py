@@ -6,6 +6,7 @@ A ladder is the actors that one training run left behind, in order. From it:
     expert          the expert actor, likewise
     medium-expert   half medium, then half expert
     medium-replay   every actor up to medium, each for its share of the training steps
+    explore         every actor of an explorer that got no reward, likewise
 """
 
 from __future__ import annotations
@@ -19,14 +20,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtm_jax import cache
-from mtm_jax.data import collector, ladders, minari, minari_writer, shard, validation
+from mtm_jax.data import (
+    assembly,
+    collector,
+    ladders,
+    minari,
+    minari_writer,
+    shard,
+    validation,
+)
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo, Trajectories
 
 _LOG = logging.getLogger("mtm_jax")
-STEPS = {"medium": 1_000_000, "medium-replay": 400_000, "expert": 1_000_000}
+STEPS = {"medium": 1_000_000, "medium-replay": 400_000, "expert": 1_000_000, "explore": 500_000}
 STEPS["medium-expert"] = STEPS["medium"] + STEPS["expert"]
 _SHARD_STEPS = 12_500
 _VERSION = 1  # of the recipe; data of another version are collected again
@@ -41,6 +50,9 @@ def load(
     progress: bool = True,
 ) -> Trajectories:
     """Return a built-in data set, collecting it on all cores the first time.
+
+    A collection that was interrupted continues with the shards that it had finished.
+    medium-expert joins the two data sets, which are stored as well.
 
     It holds exactly `steps` steps in whole episodes; only the last one (of each half, for
     medium-expert) is cut where the steps run out. The data depend on the name, the steps, the
@@ -73,8 +85,17 @@ def load(
     if stored is not None:
         return stored
     with cache.staging(target) as staged:  # before the work, to learn early if it cannot be made
-        collected = _collect(sections, info, seed, workers, progress)
-        return _store(collected, staged, target, origin)
+        if level == "medium-expert":
+            halves = {"medium": steps // 2, "expert": steps - steps // 2}
+            parts = [
+                load(f"{spec.name}-{half}", count, seed, actors, workers, progress)
+                for half, count in halves.items()
+            ]
+            return _store(assembly.concatenate(parts, info), staged, target, origin)
+        (section,) = sections
+        with cache.partial(target, origin) as kept:
+            collected = _collect(section, info, seed, workers, progress, kept)
+            return _store(collected, staged, target, origin)
 
 
 def folder(name: str, steps: int | None = None, seed: int = 0) -> pathlib.Path:
@@ -147,21 +168,17 @@ def _reuse(target: pathlib.Path, origin: dict, info: DataInfo) -> Trajectories |
 
 
 def _collect(
-    sections: Sequence[ladders.Section],
+    section: ladders.Section,
     info: DataInfo,
     seed: int,
     workers: int | None,
     progress: bool,
+    kept: pathlib.Path,
 ) -> Trajectories:
-    """Record every section; all shards of all sections share the worker processes."""
-    tasks = [_shards(section, info, seed) for section in sections]
-    flat = [task for part in tasks for task in part]
-    results = iter(collector.collect(flat, workers, f"collecting {info.name}", progress))
-    recorded = [
-        take([next(results) for _ in part], [task.steps for task in part]) for part in tasks
-    ]
-    joined = [np.concatenate(arrays) for arrays in zip(*recorded, strict=True)]
-    return validation.check(Trajectories(*joined, info=info))
+    tasks = _shards(section, info, seed)
+    shards = collector.collect(tasks, workers, f"collecting {info.name}", progress, kept)
+    recorded = assembly.take(shards, [task.steps for task in tasks])
+    return validation.check(Trajectories(*recorded, info=info))
 
 
 def _shards(section: ladders.Section, info: DataInfo, seed: int) -> list[shard.Task]:
@@ -175,45 +192,6 @@ def _shards(section: ladders.Section, info: DataInfo, seed: int) -> list[shard.T
             limit = info.max_episode_steps
             tasks.append(shard.Task(path, info.env_id, limit, size, seed, key))
     return tasks
-
-
-def take(shards: Sequence[shard.Episodes], quotas: Sequence[int]) -> shard.Episodes:
-    """Join shards into one recording of exactly `sum(quotas)` steps.
-
-    Each shard gives whole episodes until the quotas so far are met; what the last of them exceeds
-    is taken off the next shard's share. Only the very last episode is cut.
-    """
-    kept, total = [], 0
-    for episodes, goal in zip(shards, np.cumsum(quotas), strict=True):
-        ends = np.cumsum(episodes.lengths)
-        count = int(np.searchsorted(ends, goal - total)) + 1 if goal > total else 0
-        rows = int(ends[count - 1]) if count else 0
-        kept.append(_head(episodes, count, rows))
-        total += rows
-    whole = shard.Episodes(*(np.concatenate(arrays) for arrays in zip(*kept, strict=True)))
-    return _cut(whole, total - sum(quotas))
-
-
-def _head(episodes: shard.Episodes, count: int, rows: int) -> shard.Episodes:
-    per_episode = {"lengths", "final_observations"}
-    return shard.Episodes(
-        **{
-            name: array[: count if name in per_episode else rows]
-            for name, array in episodes._asdict().items()
-        }
-    )
-
-
-def _cut(episodes: shard.Episodes, surplus: int) -> shard.Episodes:
-    """Take the last `surplus` steps, fewer than the last episode has, off that episode."""
-    if surplus == 0:
-        return episodes
-    rows = len(episodes.rewards) - surplus
-    shorter = _head(episodes, len(episodes.lengths), rows)
-    lengths, finals = shorter.lengths.copy(), shorter.final_observations.copy()
-    lengths[-1] -= surplus
-    finals[-1] = episodes.observations[rows]
-    return shorter._replace(lengths=lengths, final_observations=finals)
 
 
 def _store(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import queue
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import BinaryIO, NamedTuple
@@ -18,6 +20,7 @@ from typing import BinaryIO, NamedTuple
 from mtm_jax import progress as progress_bar
 from mtm_jax.data import shard
 
+_LOG = logging.getLogger("mtm_jax")
 _PACKAGE_ROOT = pathlib.Path(__file__).resolve().parents[2]
 _THREAD_LIMITS = (
     "OMP_NUM_THREADS",
@@ -45,7 +48,11 @@ def cores() -> int:
 
 
 def collect(
-    tasks: Sequence[shard.Task], workers: int | None, title: str, progress: bool
+    tasks: Sequence[shard.Task],
+    workers: int | None,
+    title: str,
+    progress: bool,
+    kept: pathlib.Path | None = None,
 ) -> list[shard.Episodes]:
     """Sample every task.
 
@@ -57,6 +64,8 @@ def collect(
         workers: number of processes; by default one per core.
         title: what the progress bar says.
         progress: whether to draw one.
+        kept: a folder in which finished shards wait until all are done; those that an earlier
+            call for the same tasks left there are not sampled again.
 
     Returns:
         Their episodes, in the order of `tasks`.
@@ -64,17 +73,21 @@ def collect(
     Raises:
         WorkerError: a worker failed.
     """
-    count = min(workers or cores(), len(tasks))
+    results = [_read_kept(kept, index) for index in range(len(tasks))]
     pending: queue.SimpleQueue = queue.SimpleQueue()
     for index, task in enumerate(tasks):
-        pending.put((index, task))
-    results: list[shard.Episodes | None] = [None] * len(tasks)
+        if results[index] is None:
+            pending.put((index, task))
+    done = sum(t.steps for t, result in zip(tasks, results, strict=True) if result is not None)
+    if done:
+        _LOG.info("%s: %d steps were kept from before", title, done)
+    count = min(workers or cores(), max(pending.qsize(), 1))
     with (
-        _progress_bar(title, sum(task.steps for task in tasks), progress) as advance,
+        _progress_bar(title, sum(task.steps for task in tasks), done, progress) as advance,
         _workers(count) as pool,
         futures.ThreadPoolExecutor(count) as threads,
     ):
-        jobs = [threads.submit(_drive, w, pending, results, advance) for w in pool]
+        jobs = [threads.submit(_drive, w, pending, results, advance, kept) for w in pool]
         try:
             for job in futures.as_completed(jobs):
                 job.result()
@@ -82,6 +95,30 @@ def collect(
             _kill(pool)  # ends the other threads too: their pipes close
             raise
     return results
+
+
+def _keep(kept: pathlib.Path | None, index: int, data: bytes) -> None:
+    """Store a finished shard, whole or not at all."""
+    if kept is None:
+        return
+    kept.mkdir(parents=True, exist_ok=True)  # another process that was faster removes it
+    with tempfile.NamedTemporaryFile(dir=kept, prefix=".", delete=False) as file:
+        file.write(data)
+    os.replace(file.name, _kept_file(kept, index))
+
+
+def _read_kept(kept: pathlib.Path | None, index: int) -> shard.Episodes | None:
+    if kept is None or not _kept_file(kept, index).is_file():
+        return None
+    try:
+        return shard.unpack(_kept_file(kept, index).read_bytes())
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        _LOG.warning("sampling shard %d again: what was kept is damaged (%s)", index, error)
+        return None
+
+
+def _kept_file(kept: pathlib.Path, index: int) -> pathlib.Path:
+    return kept / f"shard_{index:05d}.npz"
 
 
 @contextlib.contextmanager
@@ -127,6 +164,7 @@ def _drive(
     pending: queue.SimpleQueue,
     results: list,
     advance: Callable[[int], None],
+    kept: pathlib.Path | None,
 ) -> None:
     """Feed one worker until no task is left."""
     with contextlib.suppress(queue.Empty):
@@ -135,12 +173,14 @@ def _drive(
             try:
                 worker.process.stdin.write(json.dumps(task._asdict()).encode() + b"\n")
                 worker.process.stdin.flush()
-                results[index] = _receive(worker.process.stdout, task.steps, advance)
+                data = _receive(worker.process.stdout, task.steps, advance)
             except (BrokenPipeError, EOFError) as error:
                 raise WorkerError(_last_words(worker)) from error
+            _keep(kept, index, data)
+            results[index] = shard.unpack(data)
 
 
-def _receive(answers: BinaryIO, steps: int, advance: Callable[[int], None]) -> shard.Episodes:
+def _receive(answers: BinaryIO, steps: int, advance: Callable[[int], None]) -> bytes:
     reported = 0
     while True:
         line = answers.readline()
@@ -152,7 +192,7 @@ def _receive(answers: BinaryIO, steps: int, advance: Callable[[int], None]) -> s
             data = answers.read(message["bytes"])
             if len(data) < message["bytes"]:
                 raise EOFError
-            return shard.unpack(data)
+            return data
         advance(message["steps"] - reported)
         reported = message["steps"]
 
@@ -165,13 +205,15 @@ def _last_words(worker: _Worker) -> str:
 
 
 @contextlib.contextmanager
-def _progress_bar(title: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+def _progress_bar(
+    title: str, total: int, start: int, shown: bool
+) -> Iterator[Callable[[int], None]]:
     """Yield a function that adds steps to the bar, from any thread."""
     if not shown:
         yield lambda steps: None
         return
-    done, lock = 0, threading.Lock()
-    with progress_bar.progress(total, title) as bar:
+    done, lock = start, threading.Lock()
+    with progress_bar.progress(total, title, start) as bar:
 
         def advance(steps: int) -> None:
             nonlocal done

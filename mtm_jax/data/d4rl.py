@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import pathlib
-from collections.abc import Iterator
 
 import h5py
 import numpy as np
 
+from mtm_jax.data import episodes, hdf5, validation
 from mtm_jax.data import info as data_info
-from mtm_jax.data import validation
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo, Trajectories
 
-_LOG = logging.getLogger("mtm_jax")
 _REQUIRED = ("observations", "actions", "rewards", "terminals")
 _OPTIONAL = ("timeouts", "next_observations")
 
@@ -32,8 +28,8 @@ def read(
 
     Args:
         path: the file.
-        about: a DataInfo, or a name like "hopper-medium" that starts with the environment;
-            by default the file's name.
+        about: a DataInfo, or a name like "hopper-medium" that starts with the environment, or
+            with "custom" for one without a simulator; by default the file's name.
         source: what `info.source` says; by default the path.
 
     Returns:
@@ -44,122 +40,54 @@ def read(
             its dimensions are not the environment's, or nothing in it ends an episode.
     """
     path = pathlib.Path(path).expanduser()
-    about = _describe(path, about, source)
-    with _opened(path) as file:
-        arrays = _load(path, file)
-    _check_rows(path, arrays)
-    ends = _episode_ends(path, arrays, about.max_episode_steps)
+    what, source = f"file {path}", str(path) if source is None else source
+    name = path.stem if about is None else about
+    about = _describe(what, name, source)
+    limit = None if about is None else about.max_episode_steps
+    with hdf5.opened(path) as file:
+        stored = _find(what, file)
+        following = stored.pop("next_observations", None)
+        arrays = {key: hdf5.load(value) for key, value in stored.items()}
+        ends = _ends(what, arrays, following, limit)
+        dims = arrays["observations"].shape[1]
+        finals = episodes.final_observations(following, ends, dims)
     lengths = np.diff(np.flatnonzero(ends), prepend=-1)
-    trajectories = Trajectories(
-        observations=arrays["observations"],
-        actions=arrays["actions"],
-        rewards=arrays["rewards"],
-        terminals=arrays["terminals"],
-        lengths=lengths,
-        final_observations=_final_observations(arrays, ends),
-        info=about,
+    if about is None:
+        about = episodes.describe(what, name, source, arrays["actions"], lengths)
+    arrays.pop("timeouts", None)
+    return validation.check(
+        Trajectories(**arrays, lengths=lengths, final_observations=finals, info=about)
     )
-    return validation.check(trajectories)
 
 
-def _describe(path: pathlib.Path, about: DataInfo | str | None, source: str | None) -> DataInfo:
+def _describe(what: str, about: DataInfo | str, source: str) -> DataInfo | None:
+    """What is known before the file is read; None of an environment that nobody knows."""
     if isinstance(about, DataInfo):
         return about
-    name = path.stem if about is None else about
-    spec = data_info.env_of(f"file {path}", name)
-    return data_info.of_env(spec, spec.d4rl_id, name, str(path) if source is None else source)
+    if episodes.is_custom(about):
+        return None
+    spec = data_info.env_of(what, about)
+    return data_info.of_env(spec, spec.d4rl_id, about, source)
 
 
-@contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[h5py.File]:
-    """Open a file; whatever HDF5 finds wrong with it while it is open becomes a UserError."""
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; check the path")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (OSError, RuntimeError, KeyError) as error:
-        raise UserError(
-            f"file {path} cannot be read as HDF5 ({str(error).splitlines()[0]}); it "
-            "is damaged, incomplete or of another format, so fetch it again"
-        ) from error
-
-
-def _load(path: pathlib.Path, file: h5py.File) -> dict[str, np.ndarray]:
+def _find(what: str, file: h5py.File) -> dict[str, h5py.Dataset]:
     missing = [key for key in _REQUIRED if key not in file]
     if missing:
         raise UserError(
-            f"file {path} lacks {', '.join(missing)} (it has {', '.join(file) or 'nothing'}); "
+            f"{what} lacks {', '.join(missing)} (it has {', '.join(file) or 'nothing'}); "
             f"D4RL's layout needs {', '.join(_REQUIRED)}"
         )
     keys = [key for key in (*_REQUIRED, *_OPTIONAL) if key in file]
-    groups = [key for key in keys if not isinstance(file[key], h5py.Dataset)]
-    if groups:
-        raise UserError(f"file {path}: {groups[0]} is a group, expected an array, one row per step")
-    return {key: file[key][()] for key in keys}
+    stored = {key: hdf5.dataset(what, file, key) for key in keys}
+    episodes.check_rows(what, stored)
+    return stored
 
 
-def _check_rows(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """Refuse what would break before `validation.check` sees it."""
-    shape = np.shape(arrays["observations"])
-    for key, array in arrays.items():
-        if np.shape(array)[:1] != shape[:1] or not shape or shape[0] == 0:
-            raise UserError(
-                f"file {path}: {key} has shape {list(np.shape(array))} and observations has shape "
-                f"{list(shape)}; every array needs one row per step, and at least one"
-            )
-    for key in {"terminals", "timeouts"} & arrays.keys():
-        if arrays[key].ndim != 1 or arrays[key].dtype.kind not in "fiub":
-            raise UserError(
-                f"file {path}: {key} is {arrays[key].dtype} of shape {list(arrays[key].shape)}, "
-                "expected one boolean per step"
-            )
-    following = arrays.get("next_observations", arrays["observations"])
-    if following.shape != shape or following.dtype.kind not in "fiub":
-        raise UserError(
-            f"file {path}: next_observations is {following.dtype} of shape "
-            f"{list(following.shape)}, expected numbers of the shape {list(shape)} of observations"
-        )
-
-
-def _episode_ends(path: pathlib.Path, arrays: dict[str, np.ndarray], limit: int) -> np.ndarray:
-    """Mark the last step of every episode, [N] bool; the file's last step is always marked."""
-    ends = arrays["terminals"].astype(bool)
-    if "timeouts" in arrays:
-        ends = ends | arrays["timeouts"].astype(bool)
-    elif "next_observations" in arrays:
-        ends = ends | _jumps(arrays)
-    if not ends.any() and len(ends) > limit:
-        raise UserError(
-            f"file {path}: neither terminals nor timeouts is ever set in {len(ends)} steps, more "
-            f"than the limit of {limit} steps; add timeouts that say where its episodes end"
-        )
-    if not ends[-1]:
-        _LOG.info("file %s: the last episode is cut; it is kept as a non-terminal one", path)
-    ends[-1] = True
-    return ends if "timeouts" in arrays else _with_time_limit(ends, limit)
-
-
-def _jumps(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """Mark steps whose successor is not the next row's observation, [N] bool."""
-    same = np.isclose(
-        *(arrays["next_observations"][:-1], arrays["observations"][1:]),
-        rtol=1e-5,
-        atol=1e-6,
-        equal_nan=True,
-    )
-    return np.append(~same.all(axis=-1), False)
-
-
-def _with_time_limit(ends: np.ndarray, limit: int) -> np.ndarray:
-    """Mark also every `limit`-th step of an episode."""
-    rows = np.arange(len(ends))
-    previous_end = np.maximum.accumulate(np.where(ends, rows, -1))
-    start = np.append(0, previous_end[:-1] + 1)  # [N] first row of each step's episode
-    return ends | ((rows - start + 1) % limit == 0)
-
-
-def _final_observations(arrays: dict[str, np.ndarray], ends: np.ndarray) -> np.ndarray:
-    if "next_observations" in arrays:
-        return arrays["next_observations"][ends]
-    return np.full((int(ends.sum()), *arrays["observations"].shape[1:]), np.nan, np.float32)
+def _ends(
+    what: str, arrays: dict[str, np.ndarray], following: h5py.Dataset | None, limit: int | None
+) -> np.ndarray:
+    terminals = episodes.flags(what, "terminals", arrays["terminals"])
+    cuts = arrays.get("timeouts")
+    if cuts is not None:
+        cuts = episodes.flags(what, "timeouts", cuts)
+    return episodes.ends(what, terminals, cuts, arrays["observations"], following, limit)

@@ -16,6 +16,7 @@ from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 
 _INDEX = "ladder.json"
+_ROLES = ("medium", "expert")
 _ACTORS = pathlib.Path(__file__).resolve().parent / "actors"
 
 
@@ -34,8 +35,8 @@ class Ladder:
 
     env_id: str
     snapshots: tuple[Snapshot, ...]
-    medium: Snapshot
-    expert: Snapshot
+    medium: Snapshot | None  # None where an explorer left them
+    expert: Snapshot | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Section:
 
 
 def folder_of(spec: registry.EnvSpec) -> pathlib.Path:
-    """Return the folder of the actors that come with this package."""
-    return _ACTORS / spec.name
+    """Return the folder of the actors that come with this package; walker tasks share one."""
+    return _ACTORS / ("walker" if spec.suite == "walker" else spec.name)
 
 
 def load(folder: str | os.PathLike, spec: registry.EnvSpec) -> Ladder:
@@ -65,12 +66,14 @@ def load(folder: str | os.PathLike, spec: registry.EnvSpec) -> Ladder:
     try:
         env_id = str(index["env_id"])
         steps = {str(entry["file"]): int(entry["step"]) for entry in index["ladder"]}
-        medium, expert = str(index["medium"]), str(index["expert"])
+        chosen = {role: str(index[role]) for role in _ROLES if role in index}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / _INDEX} has a missing or wrong entry ({error!r})") from error
-    _check_index(folder, env_id, steps, (medium, expert), spec)
+    _check_index(folder, env_id, steps, chosen, spec)
     snapshots = {file: _read_snapshot(folder / file, step, spec) for file, step in steps.items()}
-    return Ladder(env_id, tuple(snapshots.values()), snapshots[medium], snapshots[expert])
+    roles = {role: snapshots[chosen[role]] if role in chosen else None for role in _ROLES}
+    env_id = spec.builtin_id if spec.suite == "walker" else env_id
+    return Ladder(env_id, tuple(snapshots.values()), **roles)
 
 
 def plan(ladder: Ladder, level: str, steps: int) -> tuple[Section, ...]:
@@ -87,11 +90,11 @@ def plan(ladder: Ladder, level: str, steps: int) -> tuple[Section, ...]:
     if level == "medium-expert":
         half = steps // 2
         return plan(ladder, "medium", half) + plan(ladder, "expert", steps - half)
-    if level != "medium-replay":
-        actor = ladder.medium if level == "medium" else ladder.expert
-        return (Section(((actor, steps),)),)
-    seen = [s for s in ladder.snapshots if s.step <= ladder.medium.step]
-    ends = [steps * s.step // ladder.medium.step for s in seen]
+    if level in _ROLES:
+        return (Section(((getattr(ladder, level), steps),)),)
+    last = ladder.snapshots[-1] if level == "explore" else ladder.medium
+    seen = [s for s in ladder.snapshots if s.step <= last.step]
+    ends = [steps * s.step // last.step for s in seen]
     quotas = np.diff(ends, prepend=0).tolist()
     return (Section(tuple((s, q) for s, q in zip(seen, quotas, strict=True) if q > 0)),)
 
@@ -117,13 +120,18 @@ def _check_index(
     folder: pathlib.Path,
     env_id: str,
     steps: dict[str, int],
-    chosen: tuple[str, str],
+    chosen: dict[str, str],
     spec: registry.EnvSpec,
 ) -> None:
     path = folder / _INDEX
-    if registry.spec_of_id(env_id) != spec:
+    trained = registry.spec_of_id(env_id)
+    if trained != spec and not trained.suite == spec.suite == "walker":
         raise UserError(f"{path} is a ladder of {env_id}, not of {spec.name}; choose another")
-    for file in chosen:
+    if set(chosen) != set(_ROLES) and spec.levels != ("explore",):
+        raise UserError(f"{path} must name the actors {' and '.join(_ROLES)}; correct it")
+    if not steps:
+        raise UserError(f"{path} lists no actors; correct it")
+    for file in chosen.values():
         if file not in steps:
             raise UserError(f"{path} chooses {file}, which its ladder does not list; correct it")
     for file in steps:

@@ -14,11 +14,12 @@ import numpy as np
 from minari import serialization
 
 from mtm_jax import cache
+from mtm_jax.data import minari_metadata
 from mtm_jax.errors import UserError
 from mtm_jax.types import Trajectories
 
-FILE = "main_data.hdf5"
-METADATA = "metadata.json"
+FILE = minari_metadata.FILE
+METADATA = minari_metadata.METADATA
 
 
 def write(
@@ -39,8 +40,9 @@ def write(
         The folder of the data set.
 
     Raises:
-        UserError: there is a data set of that id already.
+        UserError: it is not an id, or there is a data set of that id already.
     """
+    minari_metadata.check_id(dataset_id)
     final = pathlib.Path(root) / dataset_id
     with cache.staging(final) as staged:
         write_files(trajectories, dataset_id, staged, extra)

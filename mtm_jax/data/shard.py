@@ -66,7 +66,9 @@ def act(layers: Layers, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """
     hidden = obs
     for kernel, bias in layers[:-1]:
-        hidden = np.maximum(hidden @ kernel + bias, 0.0)
+        hidden = hidden @ kernel
+        hidden += bias
+        np.maximum(hidden, 0.0, out=hidden)
     kernel, bias = layers[-1]
     loc, raw = np.split(hidden @ kernel + bias, 2, axis=-1)
     log_std = -5.0 + 3.5 * (np.tanh(raw) + 1.0)
@@ -95,7 +97,11 @@ class _Episode:
         self.done = bool(self.terminal) or self.length == len(self.rewards)
 
 
-def sample(task: Task, report: Callable[[int], None] = lambda steps: None) -> Episodes:
+def sample(
+    task: Task,
+    report: Callable[[int], None] = lambda steps: None,
+    pool: dict[str, list[gymnasium.Env]] | None = None,
+) -> Episodes:
     """Sample whole episodes until those kept hold `task.steps` steps.
 
     Episodes are kept in the order in which they were started, so that long ones have the same
@@ -104,25 +110,28 @@ def sample(task: Task, report: Callable[[int], None] = lambda steps: None) -> Ep
     Args:
         task: what to sample.
         report: called now and then with the steps done.
+        pool: environments by id, which are used again and added to.
     """
     layers = load_actor(task.actor)
     action_dim = len(layers[-1][1]) // 2
     rng = np.random.default_rng(np.random.SeedSequence(task.seed, spawn_key=task.spawn_key))
-    idle = [_make_env(task.env_id, rng) for _ in range(SLOTS)]
+    idle = _environments(task.env_id, rng, {} if pool is None else pool)
     episodes: list[_Episode] = []
     running: list[_Episode] = []
-    rounds = 0
+    rounds, ended = 0, True
     while True:
-        for _ in range(min(len(idle), _episodes_to_start(episodes, task))):
-            episodes.append(_Episode(idle.pop(), task.max_episode_steps, action_dim))
-            running.append(episodes[-1])
+        if ended:  # between two endings no more episodes can become needed
+            for _ in range(min(len(idle), _episodes_to_start(episodes, task))):
+                episodes.append(_Episode(idle.pop(), task.max_episode_steps, action_dim))
+                running.append(episodes[-1])
         if not running:
             return _join(episodes)
         obs = np.stack([episode.observations[episode.length] for episode in running])
         noise = rng.standard_normal((len(running), action_dim), np.float32)
         for episode, action in zip(running, act(layers, obs, noise), strict=True):
             episode.step(action)
-        if any(episode.done for episode in running):
+        ended = any(episode.done for episode in running)
+        if ended:
             idle += [episode.env for episode in running if episode.done]
             running = [episode for episode in running if not episode.done]
             for dropped in _surplus(episodes, task.steps):
@@ -135,11 +144,16 @@ def sample(task: Task, report: Callable[[int], None] = lambda steps: None) -> Ep
             report(min(sum(episode.length for episode in episodes), task.steps))
 
 
-def _make_env(env_id: str, rng: np.random.Generator) -> gymnasium.Env:
-    """Make a bare environment (the wrappers cost time) that draws its resets from `rng`."""
-    env = make.make(env_id).unwrapped
-    env.np_random = rng
-    return env
+def _environments(
+    env_id: str, rng: np.random.Generator, pool: dict[str, list[gymnasium.Env]]
+) -> list[gymnasium.Env]:
+    """Take bare environments (wrappers cost time) from the pool; they draw resets from `rng`."""
+    envs = pool.setdefault(env_id, [])
+    while len(envs) < SLOTS:
+        envs.append(make.make(env_id).unwrapped)
+    for env in envs:
+        env.np_random = rng
+    return list(envs)
 
 
 def _episodes_to_start(episodes: list[_Episode], task: Task) -> int:
@@ -192,9 +206,10 @@ def _serve(tasks: BinaryIO, answers: BinaryIO) -> None:
         answers.write(json.dumps(message).encode() + b"\n" + payload)
         answers.flush()
 
+    pool: dict[str, list[gymnasium.Env]] = {}
     for line in tasks:
         task = Task(**json.loads(line))
-        data = pack(sample(task, lambda steps: send({"steps": steps})))
+        data = pack(sample(task, lambda steps: send({"steps": steps}), pool))
         send({"bytes": len(data)}, data)
 
 

@@ -6,8 +6,9 @@ import logging
 import os
 import pathlib
 
-from mtm_jax import cache
-from mtm_jax.data import behaviours, d4rl, minari
+import h5py
+
+from mtm_jax.data import behaviours, d4rl, d4rl_files, exorl, minari, own, relabel, robomimic
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
@@ -15,7 +16,6 @@ from mtm_jax.types import Trajectories
 
 SOURCES = ("builtin", "d4rl", "minari")
 _LOG = logging.getLogger("mtm_jax")
-_D4RL_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
 
 
 def load(
@@ -28,60 +28,84 @@ def load(
     """Load the data set `<env>-<level>`, for example "hopper-medium-replay".
 
     Args:
-        name: environment and level; for a path, only the environment matters.
+        name: environment and level; for a path, only the environment matters ("custom" for one
+            that this package does not know, "" where the file tells).
         source: "builtin" (collected on this machine), "d4rl" (official files), "minari",
-            "minari:<id>", or the path of a D4RL-layout .hdf5 file or of a Minari folder.
-        steps: size of built-in data, by default D4RL's; the other sources are read as they are.
+            "minari:<id>", or a path: an HDF5 file in D4RL's or robomimic's layout, an npz file of
+            your own arrays, a Minari folder, or a folder or zip archive of ExORL episodes.
+        steps: size of built-in data, by default D4RL's; of ExORL episodes, how many steps to read
+            (whole episodes); the other sources are read as they are.
         seed: of built-in data.
-        progress: whether to draw a progress bar while collecting.
+        progress: whether to draw a progress bar while collecting or downloading.
 
     Returns:
-        Checked trajectories; `info.env_id` is the environment to evaluate in.
+        Checked trajectories; `info.env_id` is the environment to evaluate in. The rewards of pen
+        and door are the papers': 1 for every step that ends at the goal.
 
     Raises:
         UserError: name, source or path are wrong, or the data are missing or damaged.
     """
     if source == "builtin":
         return behaviours.load(name, steps, seed, progress=progress)
-    if steps is not None:
+    if steps is not None and not is_exorl(source):
         _LOG.info(
             "steps=%d applies to built-in data; %s from %s is read whole", steps, name, source
         )
+    trajectories = _read(name, source, steps, progress)
+    spec = data_info.find_env(trajectories.info.name)
+    if spec is not None and spec.suite == "adroit" and not spec.name.endswith("_dense"):
+        return relabel.task_completion(trajectories, spec.name)
+    return trajectories
+
+
+def split(text: str) -> tuple[str, str]:
+    """Split what a user calls a data set into the name and the source that `load` takes.
+
+    Args:
+        text: "hopper-medium" (built-in), "d4rl:hopper-medium", "minari:<id>" or a path.
+    """
+    prefix, colon, rest = text.partition(":")
+    if colon and prefix in ("builtin", "d4rl"):
+        return rest, prefix
+    if text.startswith("minari:") or pathlib.Path(text).expanduser().exists():
+        return "", text
+    if os.sep in text or pathlib.Path(text).suffix:
+        raise UserError(f"there is no file or folder {text}; check the path")
+    return text, "builtin"
+
+
+def _read(name: str, source: str, steps: int | None, progress: bool) -> Trajectories:
     if source == "d4rl":
-        return d4rl.read(_find_d4rl(name), name, source)
+        return d4rl.read(d4rl_files.locate(name, progress=progress), name, source)
     if source == "minari":
-        return minari.read(_minari_id(name), name, source=source)
-    data_info.env_of(f"{name!r} from {source!r}", name)
+        return minari.read(_minari_id(name), name, source=source, progress=progress)
+    if name and not name.startswith("custom"):
+        data_info.env_of(f"{name!r} from {source!r}", name)
+    about = name or None
     if source.startswith("minari:"):
-        return minari.read(source.removeprefix("minari:"), name, source=source)
-    return _read_path(name, source)
-
-
-def _find_d4rl(name: str) -> pathlib.Path:
-    """Find the official file where D4RL, or the user, has put it."""
-    spec, level = registry.parse_name(name)
-    file = f"{spec.name}_{level.replace('-', '_')}-v2.hdf5"
-    chosen = os.environ.get("D4RL_DATASET_DIR")
-    folders = [
-        *([pathlib.Path(chosen).expanduser()] if chosen else []),
-        pathlib.Path.home() / ".d4rl" / "datasets",
-        cache.folder() / "d4rl",
-    ]
-    for folder in folders:
-        if (folder / file).is_file():
-            return folder / file
-    raise UserError(
-        f"the D4RL file of {name} is in none of {', '.join(map(str, folders))}; "
-        f"fetch {_D4RL_URL}{file} and place it in {folders[-1]}"
-    )
+        dataset = source.removeprefix("minari:")
+        return minari.read(dataset, about, source=source, progress=progress)
+    if is_exorl(source):
+        return exorl.read(source, about, source, limit_steps=steps, progress=progress)
+    return _read_path(about, source)
 
 
 def _minari_id(name: str) -> str:
-    spec, level = registry.parse_name(name)
+    spec, level = registry.split_name(name)
+    levels = {"gymnasium": ("simple", "medium", "expert"), "adroit": ("human", "cloned", "expert")}
+    known = levels.get(spec.suite, ())
+    if level not in known:
+        offered = ", ".join(f"{spec.name}-{k}" for k in known) or "none of this environment"
+        raise UserError(
+            f"Minari has no data set for {name!r}; it has {offered}; "
+            "name others by their id with the source minari:<id>"
+        )
+    if spec.suite == "adroit":
+        return f"D4RL/{spec.name.removesuffix('_dense')}/{level}-v2"
     return f"mujoco/{spec.name}/{level}-v0"
 
 
-def _read_path(name: str, source: str) -> Trajectories:
+def _read_path(about: str | None, source: str) -> Trajectories:
     path = pathlib.Path(source).expanduser()
     if not source or not path.exists():
         raise UserError(
@@ -89,5 +113,24 @@ def _read_path(name: str, source: str) -> Trajectories:
             "nor an existing file or folder; check the path"
         )
     if path.is_dir():
-        return minari.read(path.absolute(), name, source=source)
-    return d4rl.read(path, name, source)
+        return minari.read(path.absolute(), about, source=source)
+    if path.suffix == ".npz":
+        return own.read(path, about, source)
+    return (robomimic if _is_robomimic(path) else d4rl).read(path, about, source)
+
+
+def is_exorl(source: str) -> bool:
+    """Whether a path holds ExORL episodes: an archive, or a folder of npz files."""
+    path = pathlib.Path(source).expanduser()
+    if not source or source in SOURCES or not path.exists():
+        return False
+    return path.suffix == ".zip" or (path.is_dir() and next(path.rglob("*.npz"), None) is not None)
+
+
+def _is_robomimic(path: pathlib.Path) -> bool:
+    """Whether an HDF5 file has demonstrations; what cannot be opened is left to the reader."""
+    try:
+        with h5py.File(path, "r") as file:
+            return isinstance(file.get("data"), h5py.Group) and "observations" not in file
+    except OSError:
+        return False

@@ -172,7 +172,7 @@ def _clip(what: str, actions: np.ndarray, info: DataInfo) -> np.ndarray:
         return actions
     _LOG.warning(
         "%s: clipped %d of %d action values to the bounds of %s; the farthest lay %.3g outside",
-        *(what, outside.sum(), actions.size, info.env_id, excess.max()),
+        *(what, outside.sum(), actions.size, info.env_id or info.name, excess.max()),
     )
     return np.clip(actions, low, high)
 

@@ -60,24 +60,36 @@ def _locomotion(name: str, gym_name: str, dims: tuple[int, int], low: float, hig
     return EnvSpec(name, *ids, *dims, 1000, low, high, levels=LEVELS)
 
 
-def _adroit(name: str, task: str, dims: tuple[int, int], low: float, high: float):
+def _adroit(name: str, task: str, dims: tuple[int, int], steps: int, low: float, high: float):
     """The task with the papers' reward, 1 for every step at the goal, and with the dense one.
 
-    The score of the former is the number of such steps, as in table A.2 of MTM.
+    The score of the former is the number of such steps, as in table A.2 of MTM. The time limits are
+    those of the papers and of D4RL; gymnasium-robotics gives the pen 200 steps.
     """
     dense = f"AdroitHand{task}-v1"
     recorded = (dense, f"AdroitHand{task}Sparse-v1", f"{name}-v0")
     sparse_id = f"mtm_jax/Adroit{task}Completion-v1"
     return (
-        EnvSpec(name, sparse_id, sparse_id, *dims, 200, 0.0, 100.0, recorded, suite="adroit"),
-        EnvSpec(f"{name}_dense", dense, dense, *dims, 200, low, high, recorded, suite="adroit"),
+        EnvSpec(name, sparse_id, sparse_id, *dims, steps, 0.0, 100.0, recorded, suite="adroit"),
+        EnvSpec(f"{name}_dense", dense, dense, *dims, steps, low, high, recorded, suite="adroit"),
     )
 
 
 def _walker(task: str):
     """A task of the ExORL benchmark: rewards in [0, 1] per step, so returns up to 1000."""
     env_id = f"mtm_jax/Walker{task.title()}-v0"
-    return EnvSpec(f"walker_{task}", env_id, env_id, 24, 6, 1000, 0.0, 1000.0, suite="walker")
+    return EnvSpec(
+        f"walker_{task}",
+        env_id,
+        env_id,
+        24,
+        6,
+        1000,
+        0.0,
+        1000.0,
+        suite="walker",
+        levels=("explore",),
+    )
 
 
 def _robomimic(name: str, object_dim: int, task: str):
@@ -92,8 +104,8 @@ ENVS = {
         _locomotion("hopper", "Hopper", (11, 3), -20.272305, 3234.3),
         _locomotion("walker2d", "Walker2d", (17, 6), 1.629008, 4592.3),
         _locomotion("halfcheetah", "HalfCheetah", (17, 6), -280.178953, 12135.0),
-        *_adroit("pen", "Pen", (45, 24), 96.262799, 3076.8331017826877),
-        *_adroit("door", "Door", (39, 28), -56.512833, 2880.5693087298737),
+        *_adroit("pen", "Pen", (45, 24), 100, 96.262799, 3076.8331017826877),
+        *_adroit("door", "Door", (39, 28), 200, -56.512833, 2880.5693087298737),
         *(_walker(task) for task in ("stand", "walk", "run")),
         _robomimic("lift", 10, "Lift"),
         _robomimic("can", 14, "PickPlaceCan"),

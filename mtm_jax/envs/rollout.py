@@ -16,6 +16,10 @@ class Episodes(NamedTuple):
 
     returns: np.ndarray  # [E] float64, undiscounted
     lengths: np.ndarray  # [E] int
+    # Whether the task was done after any step, and after the last one, as the environment's
+    # info["success"] says; None where it does not.
+    successes: np.ndarray | None = None  # [E] bool
+    final_successes: np.ndarray | None = None  # [E] bool
 
 
 class Actor(NamedTuple):
@@ -64,16 +68,37 @@ def _run(envs: gymnasium.vector.VectorEnv, actor: Actor, seed: int, on_step: Cal
     obs, _ = envs.reset(seed=seed)
     returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, int)
     alive = np.ones(envs.num_envs, bool)
+    successes = _Successes(envs.num_envs)
     actions, memory = actor.begin(obs.astype(np.float32))
     while True:
         raw = low + 0.5 * (np.asarray(actions) + 1.0) * (high - low)
-        obs, rewards, terminated, truncated, _ = envs.step(raw.astype(low.dtype))
+        obs, rewards, terminated, truncated, infos = envs.step(raw.astype(low.dtype))
         returns += np.where(alive, rewards, 0.0)
         lengths += alive
+        successes.add(infos, alive)
         alive &= ~(terminated | truncated)
         on_step(int(lengths.max()), int(alive.sum()))
         if not alive.any():
-            return Episodes(returns, lengths)
+            return Episodes(returns, lengths, *successes.result())
         actions, memory = actor.act(
             memory, actions, rewards.astype(np.float32), obs.astype(np.float32)
         )
+
+
+class _Successes:
+    """What the environments say of their tasks, step by step."""
+
+    def __init__(self, count: int):
+        self._known = False
+        self._ever, self._last = np.zeros(count, bool), np.zeros(count, bool)
+
+    def add(self, infos: dict[str, Any], alive: np.ndarray) -> None:
+        """Count one step; an environment that was reset in it says nothing."""
+        if "success" in infos:
+            self._known = True
+            done = infos["success"].astype(bool) & infos["_success"]
+            self._ever |= done & alive
+            self._last = np.where(alive, done, self._last)
+
+    def result(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        return (self._ever, self._last) if self._known else (None, None)

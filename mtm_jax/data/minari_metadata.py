@@ -1,0 +1,164 @@
+"""What is stored beside the arrays of a Minari data set, and which environment it means.
+
+Metadata can name any code to build an environment with. Here they are only ever text: an id that
+is looked up in our own list, and spaces whose shapes are compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from mtm_jax.data import episodes
+from mtm_jax.data import info as data_info
+from mtm_jax.envs import registry
+from mtm_jax.errors import UserError
+from mtm_jax.types import DataInfo
+
+FILE = "main_data.hdf5"
+METADATA = "metadata.json"
+_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
+
+
+def check_id(dataset_id: str) -> None:
+    """Refuse what is no id, and so could lead out of the folder that ids are looked up in.
+
+    Raises:
+        UserError: it is not names joined by slashes.
+    """
+    if not _ID.fullmatch(dataset_id):
+        raise UserError(
+            f"{dataset_id!r} is not the id of a Minari data set, which is made of names joined by "
+            "'/', like mujoco/hopper/medium-v0; give a folder by its path alone"
+        )
+
+
+def data_folder(folder: pathlib.Path) -> pathlib.Path:
+    """Return the folder that has the files: Minari's `data`, or `folder` itself."""
+    return folder if (folder / METADATA).is_file() else folder / "data"
+
+
+def is_data_set(folder: pathlib.Path) -> bool:
+    """Whether there is a data set in `folder`, complete or not."""
+    return (data_folder(folder) / METADATA).is_file()
+
+
+def read(folder: str | os.PathLike) -> dict:
+    """Read the metadata of the data set in `folder`.
+
+    Raises:
+        UserError: they are missing or not JSON.
+    """
+    path = data_folder(pathlib.Path(folder)) / METADATA
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = f"the metadata of a Minari data set cannot be read from {path} ({error})"
+        raise UserError(f"{reason}; download it again") from error
+    if not isinstance(metadata, dict):
+        raise UserError(f"{path} does not describe a Minari data set; download it again")
+    return metadata
+
+
+def check_format(what: str, metadata: Mapping) -> None:
+    """Refuse what is stored otherwise than as flat arrays in HDF5, as far as metadata tell.
+
+    Raises:
+        UserError: they tell of another format, or of a space that is not flat.
+    """
+    stored = metadata.get("data_format", "hdf5")
+    if stored != "hdf5":
+        raise UserError(f"{what} is stored as {stored!r}, but only 'hdf5' is read; choose another")
+    for key in ("observation_space", "action_space"):
+        space = _parsed(metadata, key)
+        kind, shape = space.get("type", "Box"), space.get("shape", [0])
+        if kind != "Box" or not isinstance(shape, list) or len(shape) != 1:
+            raise UserError(
+                f"{what}: its {key} is a {kind}{_detail(space)}, but only flat ones are read "
+                "(a Box of one dimension); choose another data set"
+            )
+
+
+def describe(
+    what: str, metadata: Mapping, about: DataInfo | str | None, name: str, source: str
+) -> DataInfo | None:
+    """Find the environment among ours, from what the user called the data and the stored id.
+
+    Args:
+        what: the data set, for messages.
+        metadata: what is stored with it.
+        about: a DataInfo, which is taken as it is, or a name that starts with the environment.
+        name: the id or path of the data, which may tell the environment where nothing else does.
+        source: what `info.source` says.
+
+    Returns:
+        None for a name like "custom-robot", of an environment that nobody here knows.
+
+    Raises:
+        UserError: the environment is unknown, or not the one that `about` names.
+    """
+    if isinstance(about, DataInfo):
+        return about
+    if about is not None and episodes.is_custom(about):
+        return None
+    stored = _parsed(metadata, "env_spec").get("id")
+    if isinstance(stored, str):
+        spec = _recorded_in(what, stored, about)
+    else:
+        texts = [about or name, *(about or name).split("/"), *_id_parts(metadata)]
+        spec = data_info.env_of(what, *dict.fromkeys(texts))
+    env_id = stored if stored in spec.env_ids else spec.builtin_id
+    name = pathlib.PurePath(name).name if about is None else about
+    return data_info.of_env(spec, env_id, episodes.name_in(spec, name), source)
+
+
+def action_bounds(metadata: Mapping) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the least and the greatest action, [A] each; None where they are unknown."""
+    space = _parsed(metadata, "action_space")
+    try:
+        bounds = np.array([space["low"], space["high"]], np.float64)
+    except (KeyError, TypeError, ValueError):
+        return None, None
+    return tuple(bounds) if np.isfinite(bounds).all() else (None, None)
+
+
+def _id_parts(metadata: Mapping) -> list[str]:
+    return str(metadata.get("dataset_id", "")).split("/")
+
+
+def _parsed(metadata: Mapping, key: str) -> dict:
+    """A part of the metadata that is JSON in JSON; empty where it cannot be read."""
+    try:
+        value = json.loads(metadata.get(key) or "null")
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _detail(space: Mapping) -> str:
+    if isinstance(space.get("subspaces"), dict):
+        return f" of {', '.join(space['subspaces'])}"
+    return f" of shape {space['shape']}" if "shape" in space else ""
+
+
+def _recorded_in(what: str, stored: str, about: str | None) -> registry.EnvSpec:
+    """The environment that `about` names, or else the first that reads data of the stored id."""
+    named = None if about is None else data_info.find_env(about)
+    try:
+        specs = registry.specs_recorded_in(stored)
+    except UserError as error:
+        if named is not None:  # the user says so; validation compares the dimensions
+            return named
+        hint = "if it is like one of ours, name the data after it, like hopper-medium"
+        raise UserError(f"{what}: {error}; {hint}") from error
+    if named is not None and named not in specs:
+        raise UserError(
+            f"{what} was recorded in {stored}, which is not the {named.name} "
+            f"of {about!r}; name {specs[0].name} instead"
+        )
+    return specs[0] if named is None else named
