@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_FLAGS)
 
-.PHONY: help setup pretrain behaviours figures test test-slow bench lint format clean
+.PHONY: help setup pretrain data behaviours figures test test-slow bench lint format clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ pretrain: .venv/.installed ## pretrain on ENV=hopper-medium [SOURCE= PRESET= SEE
 	  $(call override,source,$(SOURCE)) $(call override,seed,$(SEED)) \
 	  $(call override,steps,$(STEPS)) $(call override,out,$(OUT)))
 comma = ,
+
+data: .venv/.installed ## list the data sets and where they are
+	$(BIN)/python -m experiments.data list
 
 behaviours: .venv/.installed ## train the behaviour policies of the built-in data, ENV=hopper
 	@test -n "$(ENV)" || { echo "error: make behaviours needs ENV, e.g. ENV=hopper" >&2; exit 2; }

@@ -11,8 +11,8 @@ from mtm_jax.errors import UserError
 # Ladder -> how it differs from the others.
 LADDERS = {
     "hopper": {"env": "hopper"},
-    "walker2d": {"env": "walker2d"},
-    "halfcheetah": {"env": "halfcheetah"},
+    "walker2d": {"env": "walker2d", "medium_fraction": 0.45, "scoring_steps": 5_000},
+    "halfcheetah": {"env": "halfcheetah", "medium_fraction": 0.4, "scoring_steps": 5_000},
     "walker": {"env": "walker_run", "roles": False, "rungs": 10},
 }
 

@@ -33,6 +33,7 @@ class Collected(NamedTuple):
     folder: pathlib.Path
     seconds: float
     fresh: bool  # whether all of it was collected just now
+    simulation: float | None  # MuJoCo's steps per second on one core just before, if fresh
 
 
 def main(config: config_dict.ConfigDict) -> None:
@@ -80,6 +81,8 @@ def collect(name: str, config: config_dict.ConfigDict) -> Collected:
     """Load one data set, which collects it where it is not stored yet."""
     parts = _parts(name, config.steps or None, config.seed)
     begun = any(any(part.parent.glob(f".*{part.name}-*")) for part in parts)  # hidden: unfinished
+    stored = all(part.exists() for part in parts)
+    simulation = None if stored else _simulation_rate(name)
     before, started = [*map(_stamp, parts)], time.perf_counter()
     trajectories = behaviours.load(
         name,
@@ -96,6 +99,7 @@ def collect(name: str, config: config_dict.ConfigDict) -> Collected:
         folder=behaviours.folder(name, config.steps or None, config.seed),
         seconds=seconds,
         fresh=changed and not begun,
+        simulation=simulation if changed and not begun else None,
     )
 
 
@@ -115,6 +119,7 @@ def row(one: Collected, config: config_dict.ConfigDict) -> dict:
         **{f"max_{key}": spread.high for key, spread in numbers.items()},
         "seconds": one.seconds,
         "steps_per_second": found.steps / one.seconds if one.fresh else None,
+        "simulation_steps_per_second": one.simulation,  # of MuJoCo alone on one core
         "workers": config.workers or collector.cores(),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
     }
@@ -162,6 +167,12 @@ def table(collected: Sequence[Collected]) -> rich.table.Table:
             _rate(one),
         )
     return grid
+
+
+def _simulation_rate(name: str) -> float | None:
+    from experiments import machine  # jax and mujoco, which the other actions do without
+
+    return machine.simulation_rate(registry.split_name(name)[0].builtin_id)
 
 
 def _check_place(path: pathlib.Path) -> None:

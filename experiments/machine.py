@@ -7,6 +7,10 @@ import time
 
 import jax
 import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from mtm_jax.envs import make
 
 
 def matrix_product_rate(size: int = 1024, repeats: int = 20) -> float:
@@ -19,6 +23,24 @@ def matrix_product_rate(size: int = 1024, repeats: int = 20) -> float:
         y = product(x)
     y.block_until_ready()
     return 2e-9 * size**3 * repeats / (time.perf_counter() - started)
+
+
+def simulation_rate(env_id: str, steps: int = 5000) -> float | None:
+    """Measure MuJoCo alone on one core under random actions, in environment steps per second.
+
+    None where the environment does not show its simulation.
+    """
+    env = make.make(env_id).unwrapped
+    if not hasattr(env, "frame_skip"):
+        return None
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (steps, env.model.nu))
+    started = time.perf_counter()
+    for k, action in enumerate(actions):
+        if k % 100 == 0:  # lying on the ground costs other than moving
+            mujoco.mj_resetData(env.model, env.data)
+        env.data.ctrl[:] = action
+        mujoco.mj_step(env.model, env.data, nstep=env.frame_skip)
+    return steps / (time.perf_counter() - started)
 
 
 def describe() -> str:

@@ -23,23 +23,24 @@ class Bar(Protocol):
 
 
 @contextlib.contextmanager
-def progress(total: int, description: str, start: int = 0) -> Iterator[Bar]:
-    """Show steps done, steps per second, time elapsed and time left.
+def progress(total: int, description: str, start: int = 0, unit: str = "steps") -> Iterator[Bar]:
+    """Show steps (or another unit) done, the rate per second, time elapsed and time left.
 
     Args:
         total: steps of the whole program.
         description: a word or two in front.
         start: steps that were done before, of a resumed run; they do not count for the rate.
+        unit: what is counted.
     """
     console = rich.get_console()
     if not console.is_terminal:
-        yield _Lines(total, description, start)
+        yield _Lines(total, description, start, unit)
         return
     columns = (
         rich_progress.TextColumn("{task.description}"),
         rich_progress.BarColumn(bar_width=20),
         rich_progress.MofNCompleteColumn(),
-        _RateColumn(),
+        _RateColumn(unit),
         rich_progress.TimeElapsedColumn(),
         rich_progress.TextColumn("left"),
         rich_progress.TimeRemainingColumn(),
@@ -50,8 +51,13 @@ def progress(total: int, description: str, start: int = 0) -> Iterator[Bar]:
 
 
 class _RateColumn(rich_progress.ProgressColumn):
+    def __init__(self, unit: str):
+        super().__init__()
+        self._unit = unit
+
     def render(self, task: rich_progress.Task) -> rich_text.Text:
-        return rich_text.Text("- steps/s" if task.speed is None else f"{task.speed:.1f} steps/s")
+        rate = "-" if task.speed is None else f"{task.speed:.1f}"
+        return rich_text.Text(f"{rate} {self._unit}/s")
 
 
 class _Live:
@@ -63,8 +69,8 @@ class _Live:
 
 
 class _Lines:
-    def __init__(self, total: int, description: str, start: int):
-        self._total, self._description = total, description
+    def __init__(self, total: int, description: str, start: int, unit: str):
+        self._total, self._description, self._unit = total, description, unit
         self._began = self._measured = time.monotonic()
         self._step = start
         self._due = self._began  # the first update is shown: something is alive
@@ -76,7 +82,7 @@ class _Lines:
         rate = (step - self._step) / max(now - self._measured, 1e-9)
         left = _clock((self._total - step) / rate) if rate > 0 else "unknown time"
         line = (
-            f"{self._description} {step}/{self._total}, {rate:.1f} steps/s, "
+            f"{self._description} {step}/{self._total}, {rate:.1f} {self._unit}/s, "
             f"{_clock(now - self._began)} elapsed, {left} left  {text}"
         )
         rich.get_console().print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)

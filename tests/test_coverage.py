@@ -100,9 +100,11 @@ def kept(tmp_path, monkeypatch):
     """The ladder of a run that explored, with seven actors."""
 
     def collect(tasks, *_, **__):
-        seen = [np.tile(observation(torso=0.5 * (k == 2)), (60, 1)) for k in range(len(tasks))]
-        for k, task in enumerate(tasks):  # the states beyond those asked for are not counted
-            seen[k][task.steps :] = observation(torso=2.0)
+        seen = [np.tile(observation(), (60, 1)) for _ in tasks]
+        for k, task in enumerate(tasks):  # actor k reaches k + 1 cells
+            for turn in range(k):
+                seen[k][turn] = observation(torso=0.7 * (turn + 1))
+            seen[k][task.steps :] = observation(torso=-2.0)  # more than was asked for
         return [shard.Episodes(obs, *[None] * 5) for obs in seen]
 
     monkeypatch.setattr(collector, "collect", collect)
@@ -120,7 +122,7 @@ def test_an_explorer_leaves_actors_of_all_its_training_without_roles(kept):
     index = json.loads((kept / "ladder.json").read_text())
     assert set(index) == {"env_id", "seed", "ladder"}
     assert [entry["step"] for entry in index["ladder"]] == [10, 40, 70]
-    assert [entry["coverage"] for entry in index["ladder"]] == [1, 1, 1]
+    assert [entry["coverage"] for entry in index["ladder"]] == [1, 2, 3]
     read = ladders.load(kept, RUN)
     assert [s.path.name for s in read.snapshots] == [e["file"] for e in index["ladder"]]
     assert read.medium is read.expert is None

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from configs import data as data_config
-from experiments import cli, data, data_collect, data_convert
+from experiments import cli, data, data_collect, data_convert, machine
 from mtm_jax import data_figures, records
 from mtm_jax.data import (
     behaviours,
     catalogue,
+    collector,
     d4rl_files,
     minari,
     minari_download,
@@ -133,6 +134,7 @@ def test_the_help_lists_every_action(capsys):
 def test_mistakes_end_in_one_sentence(capsys, argv, parts, monkeypatch):
     monkeypatch.setattr(catalogue, "builtin_names", lambda: ["hopper-medium", "walker2d-medium"])
     monkeypatch.setattr(data_collect, "_has_actors", lambda name: True)
+    monkeypatch.setattr(collector, "collect", lambda *_: pytest.fail("refused too late"))
     message = error_of(capsys, *argv)
     for part in parts:
         assert part in message
@@ -319,6 +321,7 @@ def stand_in(monkeypatch):
         return make(name)
 
     monkeypatch.setattr(behaviours, "load", load)
+    monkeypatch.setattr(machine, "simulation_rate", {"Hopper-v5": 9000.0}.get)
     monkeypatch.setattr(data_collect, "_has_actors", lambda name: not name.startswith("walker"))
 
 
@@ -346,7 +349,8 @@ def test_a_row_of_results_says_what_was_collected(stand_in, home):
     scores = registry.normalized_score(registry.ENVS["hopper"], returns)
     assert first["mean_score"] == pytest.approx(scores.mean())
     assert first["steps_per_second"] == pytest.approx(100 / first["seconds"])
-    assert second["steps_per_second"] is None
+    assert first["simulation_steps_per_second"] == 9000.0
+    assert second["steps_per_second"] is second["simulation_steps_per_second"] is None
     assert first["versions"]["mujoco"] and first["versions"]["gymnasium"]
 
 

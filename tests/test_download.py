@@ -417,4 +417,4 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(server, tmp_path):
 def test_progress_counts_megabytes(server, final, capsys):
     server.content = bytes(2_500_000)
     fetch(server, final, check=lambda *_: None, progress=True)
-    assert "data.bin in MB 3/3, " in capsys.readouterr().out
+    assert "MB/s" in (out := capsys.readouterr().out) and "data.bin 3/3, " in out

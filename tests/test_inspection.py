@@ -104,6 +104,13 @@ def repeated():
     return data
 
 
+def test_episodes_that_differ_in_their_actions_alone_are_not_equal():
+    data = repeated()
+    data.actions[44] = -data.actions[44]
+    assert inspection.inspect(data).duplicates == 0
+    assert inspection.inspect(repeated()).duplicates == 1
+
+
 def with_columns(name, columns):
     data = make()
     getattr(data, name)[:, columns] = 0.5

@@ -96,6 +96,16 @@ def test_episodes_are_cut_at_the_time_limit_and_nowhere_else():
     assert ends == [(False, False), (False, False), (False, True)]
 
 
+def test_the_bare_environment_goes_on_beyond_the_time_limit():
+    env = env_of("stand")
+    env.reset(seed=0)
+    for _ in range(walker_tasks.MAX_EPISODE_STEPS):
+        before = env.step(np.zeros(6))[0]
+    after, _, _, truncated, _ = env.step(np.zeros(6))
+    assert not truncated
+    np.testing.assert_allclose(after[:15], before[:15], atol=0.05)  # it lies on the floor
+
+
 def test_resets_depend_on_the_generator_alone():
     one, other = env_of("stand"), env_of("run")
     one.reset()

@@ -203,8 +203,8 @@ class _Download:
     def _bar(self, size: int, total: int | None):
         if not self.progress or total is None:
             return contextlib.nullcontext()
-        title = f"{self.part.path.stem} in MB"
-        return progress_bar.progress(_megabytes(total), title, size // _MEGABYTE)
+        title, done = self.part.path.stem, size // _MEGABYTE
+        return progress_bar.progress(_megabytes(total), title, done, unit="MB")
 
     def _said(self, error: object) -> str:
         if isinstance(error, TimeoutError):

@@ -148,7 +148,7 @@ def _shown(
             yield
             return
         total = math.ceil(size)
-        with progress_bar.progress(total, f"{dataset_id} in MB", _megabytes(folder)) as bar:
+        with progress_bar.progress(total, dataset_id, _megabytes(folder), unit="MB") as bar:
             done = threading.Event()
             watch = threading.Thread(target=_watch, args=(folder, bar, total, done), daemon=True)
             watch.start()
