@@ -28,14 +28,14 @@ def _list(config):
 def _inspect(config):
     config.source = ""  # the same as SOURCE
     config.name = ""  # <env>-<level>, where SOURCE does not tell the environment
-    config.steps = 0  # of built-in data; 0 = as many as D4RL has
+    config.steps = 0  # of built-in data; 0 = the usual size
     config.seed = 0  # of built-in data
     config.figure = "runs/data/NAME.png"  # histograms; NAME is filled in, empty = none
 
 
 def _collect(config):
     config.name = ""  # the same as NAME: <env>-<level>, <env> for all of its levels, or all
-    config.steps = 0  # environment steps of each data set; 0 = as many as D4RL has
+    config.steps = 0  # environment steps of each data set; 0 = the usual size
     config.seed = 0  # of every random number
     config.workers = 0  # processes; 0 = one per core
     config.actors = ""  # folder with a ladder.json; empty = the actors of this package
@@ -47,7 +47,7 @@ def _convert(config):
     config.source = ""  # the same as SOURCE
     config.dataset_id = ""  # the same as DATASET_ID, such as mine/hopper/medium-v0
     config.name = ""  # <env>-<level>, where SOURCE does not tell the environment
-    config.steps = 0  # of built-in data; 0 = as many as D4RL has
+    config.steps = 0  # of built-in data; 0 = the usual size
     config.seed = 0  # of built-in data
     config.root = ""  # folder that ids are looked up in; empty = minari/ in the cache
 

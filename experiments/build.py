@@ -11,7 +11,7 @@ from ml_collections import config_dict
 
 from mtm_jax import agent, dataset
 from mtm_jax.config import LossConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
-from mtm_jax.data import sources
+from mtm_jax.data import inspection, sources
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
 
@@ -44,14 +44,18 @@ def split(trajectories: Trajectories, config: config_dict.ConfigDict) -> Data:
     if config.data.actions_fraction < 1:
         fraction, seed = config.data.actions_fraction, config.data.split_seed
         train = dataset.keep_modality(train, "actions", fraction, seed)
-    returns = train.episode_returns
+    returns = inspection.returns(train)
+    known = len(returns) > 0
     train_set = dataset.make_dataset(train, window)
     return Data(
         train=train_set,
         valid=dataset.make_dataset(valid, min(window, int(valid.lengths.max()))),
         stats=dataset.compute_stats(train_set),
         info=trajectories.info,
-        returns=agent.ReturnSummary(best=float(returns.max()), mean=float(returns.mean())),
+        returns=agent.ReturnSummary(
+            best=float(returns.max()) if known else None,
+            mean=float(returns.mean()) if known else None,
+        ),
         episodes=len(trajectories.lengths),
     )
 
@@ -117,7 +121,10 @@ def default_out(config: config_dict.ConfigDict) -> pathlib.Path:
 def summary(data: Data) -> str:
     """Say in one line what the data set is."""
     steps = int(np.sum([len(part.terminals) for part in (data.train, data.valid)]))
+    returns = "no returns"
+    if data.returns.best is not None:
+        returns = f"mean return {data.returns.mean:.1f}, best {data.returns.best:.1f}"
     return (
         f"{data.info.name} ({data.info.source}): {data.episodes} episodes, {steps} steps, "
-        f"mean return {data.returns.mean:.1f}, best {data.returns.best:.1f} (training part)"
+        f"{returns} (training part)"
     )

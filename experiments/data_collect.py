@@ -22,7 +22,7 @@ from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 
 _LOG = logging.getLogger("mtm_jax")
-_PACKAGES = ("mujoco", "gymnasium", "minari", "numpy", "mtm_jax")
+_PACKAGES = ("mujoco", "gymnasium", "dm_control", "minari", "numpy", "mtm_jax")
 
 
 class Collected(NamedTuple):

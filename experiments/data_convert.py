@@ -11,7 +11,8 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments import data_inspect
-from mtm_jax.data import minari, minari_metadata, minari_writer
+from mtm_jax.data import info as data_info
+from mtm_jax.data import minari, minari_writer
 from mtm_jax.errors import UserError
 from mtm_jax.types import Trajectories
 
@@ -30,7 +31,7 @@ def main(config: config_dict.ConfigDict) -> None:
     folder = minari_writer.write(filled, config.dataset_id, root, {"mtm_jax_converted": origin})
     print(
         f"wrote {len(filled.lengths):,} episodes, {len(filled.rewards):,} steps to {folder}; "
-        f"{_how_to_load(config, folder)}"
+        f"{_how_to_load(config, folder, trajectories)}"
     )
 
 
@@ -64,15 +65,16 @@ def repeat_last(trajectories: Trajectories) -> tuple[Trajectories, int]:
     return dataclasses.replace(trajectories, final_observations=filled), int(unknown.sum())
 
 
-def _how_to_load(config: config_dict.ConfigDict, folder: pathlib.Path) -> str:
-    """Name the source that leads there; and the name, where the stored metadata do not tell."""
+def _how_to_load(
+    config: config_dict.ConfigDict, folder: pathlib.Path, trajectories: Trajectories
+) -> str:
+    """Say which source leads there, with a name of the same environment and reward."""
     known = folder in (root / config.dataset_id for root in minari.roots())
     source = f"minari:{config.dataset_id}" if known else str(folder)
-    try:
-        minari_metadata.describe("", minari_metadata.read(folder), None, config.dataset_id, "")
-    except UserError:
-        return f"load it with the source {source} and a name that starts with the environment"
-    return f"load it with the source {source}"
+    name = trajectories.info.name
+    if data_info.find_env(name) is None and not name.startswith("custom"):
+        name = f"custom-{name}"
+    return f"load it with the source {source} and the name {name}"
 
 
 def _check_target(root: pathlib.Path, dataset_id: str) -> None:

@@ -7,6 +7,7 @@ Adds one row per method to the run's results.jsonl, and draws figures/scores.png
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -82,17 +83,21 @@ def evaluate_run(
             "cannot be evaluated; its losses on held-out data are in metrics.jsonl"
         )
     run = runs.read_config(folder)
-    rows = [evaluate_method(agent, m, settings, experiment, run) for m in settings.methods]
+    methods = list(settings.methods)
+    if agent.returns.best is None and "rcbc" in methods:
+        methods.remove("rcbc")
+        cli.say(f"{agent.info.name} has no rewards, so rcbc has no return to ask for: left out")
+    rows = [evaluate_method(agent, m, settings, experiment, run) for m in methods]
     for row in rows:
         row["metrics"] |= measured or {}
         results.write_result(folder, row)
     results.print_results(rows)
     for row in rows:
         say_successes(row)
-    spec = registry.spec_of_id(agent.info.env_id)
-    mean = registry.normalized_score(spec, agent.returns.mean)
-    best = registry.normalized_score(spec, agent.returns.best)
-    cli.say(f"the data set's own score: mean {mean:.1f}, best {best:.1f}")
+    for row in rows[:1]:
+        if "dataset_mean_score" in row["metrics"]:
+            mean, best = (row["metrics"][f"dataset_{k}_score"] for k in ("mean", "best"))
+            cli.say(f"the data set's own score: mean {mean:.1f}, best {best:.1f}")
     figures.scores(folder)
     return rows
 
@@ -138,8 +143,11 @@ def evaluate_method(
             "action": "mode",
         },
         metrics={
-            "dataset_mean_score": float(registry.normalized_score(spec, agent.returns.mean)),
-            "dataset_best_score": float(registry.normalized_score(spec, agent.returns.best)),
+            **{
+                f"dataset_{name}_score": float(registry.normalized_score(spec, value))
+                for name, value in dataclasses.asdict(agent.returns).items()
+                if value is not None
+            },
             "mean_length": float(np.mean(episodes.lengths)),
             **success_rates(episodes),
         },

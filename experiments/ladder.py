@@ -1,7 +1,7 @@
 """Score a run's behaviour actors, and keep the ladder from which built-in data are collected.
 
-Expert is the actor with the best mean return, sampled stochastically; medium the one nearest a
-third of that. Up to `rungs` actors evenly spaced in training up to medium are kept besides.
+Expert is the actor with the best mean return, sampled stochastically; medium the one nearest
+`medium_fraction` of that. Up to `rungs` actors evenly spaced in training up to medium are kept.
 Without `roles`, for a run that explores, `rungs` actors evenly spaced in all of its training.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -42,19 +42,30 @@ def main(config: config_dict.ConfigDict) -> None:
         keep_all_stages(config, spec, paths)
         return
     first = score(spec, paths, config.scoring_steps, config.seed)
-    best = sorted(first, key=lambda s: s.mean_return)[-config.finalists :]
-    finals = score(spec, [s.path for s in best], config.final_steps, config.seed + 1)
-    expert = max(finals, key=lambda s: s.mean_return)
+    expert = finalist(spec, first, config, lambda s: -s.mean_return)
     goal = config.medium_fraction * expert.mean_return
-    medium = min(first, key=lambda s: abs(s.mean_return - goal))
-    kept = rungs([s for s in first if s.step <= medium.step], config.rungs)
-    kept = [*kept, *([expert] if expert.step > medium.step else [])]
+    medium = finalist(spec, first, config, lambda s: abs(s.mean_return - goal))
+    kept = rungs([s for s in first if s.step < medium.step], config.rungs - 1)
+    kept = [*kept, medium, *([expert] if expert.step > medium.step else [])]
     roles = {"medium": medium.path.name, "expert": expert.path.name}
     write(pathlib.Path(config.out), spec, [(s.path, returns_entry(spec, s)) for s in kept], roles)
     for s in kept:
         score_100 = registry.normalized_score(spec, s.mean_return)
         role = " medium" * (s.path == medium.path) + " expert" * (s is expert)
         cli.say(f"{s.path.name}: return {s.mean_return:.0f}, score {score_100:.1f}{role}")
+
+
+def finalist(
+    spec: registry.EnvSpec,
+    scored: Sequence[Scored],
+    config: config_dict.ConfigDict,
+    distance: Callable[[Scored], float],
+) -> Scored:
+    """Choose the actor of least distance, after sampling the nearest few again for longer."""
+    near = sorted(scored, key=distance)[: config.finalists]
+    return min(
+        score(spec, [s.path for s in near], config.final_steps, config.seed + 1), key=distance
+    )
 
 
 def keep_all_stages(

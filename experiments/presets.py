@@ -30,7 +30,7 @@ def parse(name: str, **choices: tuple[str, ...]) -> tuple[str, dict[str, str]]:
         UserError: an unknown environment, level, option or value.
     """
     env, *settings = name.split(",")
-    if not env.startswith("custom"):
+    if not env.startswith("custom"):  # data of an environment that is not in the registry
         registry.split_name(env)
     options = {key: values[0] for key, values in choices.items()}
     for setting in settings:

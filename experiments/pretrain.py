@@ -32,6 +32,8 @@ from mtm_jax import (
     training,
 )
 from mtm_jax.config import PretrainConfig
+from mtm_jax.data import info as data_info
+from mtm_jax.envs import make
 from mtm_jax.errors import UserError
 
 
@@ -39,6 +41,8 @@ def main(config: config_dict.ConfigDict) -> None:
     """Load the data, train, save, evaluate, draw."""
     started = time.monotonic()
     check(config)
+    if spec := data_info.find_env(config.env):
+        make.load_suite(spec)  # a missing library is said now, not after training
     folder = pathlib.Path(config.out) if config.out else build.default_out(config)
     runs.check_folder(folder, runs.to_json(config))
     data = build.load_data(config)
@@ -95,6 +99,10 @@ def check(config: config_dict.ConfigDict) -> None:
             raise UserError(f"{key} is {config[key]} steps; it must be at least 1")
     if config.data.split_seed < 0:
         raise UserError(f"data.split_seed is {config.data.split_seed}; it must not be negative")
+    if not 0 < config.data.actions_fraction <= 1:
+        raise UserError(
+            f"data.actions_fraction is {config.data.actions_fraction}; it must lie in (0, 1]"
+        )
     history, window = config.eval.history, config.model.window
     if not 0 <= history < window:
         raise UserError(

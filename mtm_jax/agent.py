@@ -32,10 +32,10 @@ from mtm_jax.types import DataInfo
 
 @dataclasses.dataclass(frozen=True)
 class ReturnSummary:
-    """Undiscounted episode returns of the training data."""
+    """Undiscounted episode returns of the training data; None where they have none."""
 
-    best: float
-    mean: float
+    best: float | None
+    mean: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,16 @@ class Agent:
         return policy_lib.Policy(self, prompt, target_fraction, seed)
 
     def target_return(self, target_fraction: float) -> float:
-        """Return to ask for: a fraction of the best in the training data, undiscounted."""
+        """Return to ask for: a fraction of the best in the training data, undiscounted.
+
+        Raises:
+            UserError: the data have no returns.
+        """
+        if self.returns.best is None:
+            raise UserError(
+                f"{self.info.name} has no rewards, so there is no return to ask for; "
+                "use the prompt bc"
+            )
         return target_fraction * self.returns.best
 
     def actor(self, prompt: str, target_fraction: float) -> rollout.Actor:
@@ -75,7 +84,8 @@ class Agent:
             UserError: the prompt is not a policy.
         """
         policy_lib.check_prompt(prompt)
-        target = jnp.float32(self.target_return(target_fraction) / self.info.max_episode_steps)
+        asked = self.target_return(target_fraction) if prompt == "rcbc" else 0.0
+        target = jnp.float32(asked / self.info.max_episode_steps)
         choose = functools.partial(roles.act, self.model, prompt=prompt)
 
         @jax.jit

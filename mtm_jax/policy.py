@@ -52,8 +52,8 @@ class Policy:
         self.env_id = agent.info.env_id
         self._key = None if seed is None else jax.random.key(seed)
         self._steps = 0
-        target = agent.target_return(target_fraction) / agent.info.max_episode_steps
-        self._target = jnp.float32(target)
+        target = agent.target_return(target_fraction) if prompt == "rcbc" else 0.0
+        self._target = jnp.float32(target / agent.info.max_episode_steps)
         self.reset()
 
     def reset(self) -> None:

@@ -18,7 +18,8 @@ from rich import table as rich_table
 from mtm_jax import records
 
 RESULTS_FILE = "results.jsonl"
-_PACKAGES = ("jax", "flax", "mujoco", "gymnasium", "minari", "mtm_jax")
+_PACKAGES = ("jax", "flax", "mujoco", "gymnasium", "gymnasium-robotics", "dm_control", "minari")
+_PACKAGES += ("mtm_jax",)
 _RESULT_KEYS = (
     *("experiment", "env_id", "dataset", "method", "seed", "step", "checkpoint", "returns"),
     *("normalized_scores", "normalized_mean", "target_return", "settings", "versions"),

@@ -368,6 +368,24 @@ def test_finished_shards_are_kept_and_damaged_ones_sampled_again(actors, tmp_pat
         assert_equal(one, other)
 
 
+def test_a_folder_that_another_process_removes_ends_no_collection(actors, tmp_path, monkeypatch):
+    def removed_meanwhile(*_):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(collector.os, "replace", removed_meanwhile)
+    (episodes,) = collector.collect([task(actors, steps=20)], 1, "x", False, tmp_path / "kept")
+    assert len(episodes.rewards) >= 20
+
+
+def test_a_full_disk_is_said_in_a_sentence(actors, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(collector.os, "replace", full)
+    with pytest.raises(UserError, match="No space left on device.*MTM_JAX_DATA"):
+        collector.collect([task(actors, steps=20)], 1, "x", False, tmp_path / "kept")
+
+
 def test_a_killed_collection_continues_where_it_stopped(actors, root, sampled, tmp_path):
     program = f"""
 from mtm_jax.data import behaviours
@@ -490,3 +508,10 @@ def test_missing_damaged_and_unfit_actors_are_refused(actors, tmp_path):
     path.unlink()
     with pytest.raises(UserError, match="actor_00000300.npz of ladder.json is missing"):
         ladders.load(actors, HOPPER)
+
+
+def test_every_environment_with_levels_brings_its_actors():
+    for spec in registry.ENVS.values():
+        if spec.levels:
+            ladder = ladders.load(ladders.folder_of(spec), spec)
+            assert all(ladders.plan(ladder, level, 1000) for level in spec.levels)

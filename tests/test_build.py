@@ -1,5 +1,6 @@
 """A configuration and a data set become the settings of a program."""
 
+import dataclasses
 import tracemalloc
 
 import jax
@@ -125,3 +126,13 @@ def test_memory_stays_near_the_raw_size_of_the_data(config):
     tracemalloc.stop()
     assert peak < 3 * raw
     assert sum(x.nbytes for x in jax.tree.leaves((data.train, data.valid))) < 1.3 * raw
+
+
+def test_data_without_rewards_have_no_returns(config):
+    whole = make_halfcheetah(4)
+    nowhere = np.zeros(4, bool)
+    data = build.split(
+        dataclasses.replace(whole, available={"rewards": nowhere, "returns": nowhere}), config
+    )
+    assert (data.returns.best, data.returns.mean) == (None, None)
+    assert "no returns" in build.summary(data)

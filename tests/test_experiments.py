@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import cli, evaluate, pretrain
+from mtm_jax import agent as agent_lib
 from mtm_jax import checkpoint, metrics, records, results
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
@@ -162,6 +163,8 @@ def test_another_configuration_does_not_touch_a_run(copied, tiny_config):
         ("validate_every=-5", "validate_every is -5"),
         ("save_every=0", "save_every is 0"),
         ("data.train_fraction=95.0", "fraction is 95.0"),
+        ("data.actions_fraction=50.0", "actions_fraction is 50.0; it must lie in"),
+        ("data.actions_fraction=0.0", "actions_fraction is 0.0; it must lie in"),
         ("data.split_seed=-1", "data.split_seed is -1"),
         ("batch_size=0", "batch_size is 0"),
         ("steps=0", "at least one step"),
@@ -214,3 +217,34 @@ def test_mistakes_end_in_one_sentence_and_exit_code_2(root, argument, says):
     assert found.returncode == 2
     assert found.stderr.startswith(says) and found.stderr.count("\n") == 1
     assert found.stdout == ""
+
+
+def test_data_of_your_own_train_without_rewards_or_a_simulator(tiny_config, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "mine.npz"
+    actions = rng.integers(0, 2, (60, 3)).astype(bool)
+    np.savez(path, observations=rng.normal(size=(60, 5)), actions=actions, lengths=[20, 25, 15])
+    config = tiny_config(
+        tmp_path / "run", f"source={path}", "steps=10", name="custom-robot,preset=paper"
+    )
+    pretrain.main(config)
+    assert "custom-robot has no simulator here" in capsys.readouterr().err
+    assert not (tmp_path / "run/results.jsonl").exists()
+
+
+def test_without_rewards_only_behaviour_cloning_is_evaluated(tiny_config, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "mine.npz"
+    arrays = {"observations": rng.normal(size=(60, 11)), "actions": np.zeros((60, 3))}
+    np.savez(path, **arrays, lengths=[20, 25, 15])
+    config = tiny_config(
+        *(tmp_path / "run", f"source={path}", "steps=10", "eval.methods=('bc', 'rcbc')"),
+        name="hopper-mine,preset=paper",
+    )
+    pretrain.main(config)
+    (row,) = records.read_jsonl(tmp_path / "run/results.jsonl")
+    assert row["method"] == "bc"
+    assert "dataset_best_score" not in row["metrics"]
+    assert "left out" in capsys.readouterr().err
+    with pytest.raises(UserError, match="hopper-mine has no rewards"):
+        agent_lib.load(tmp_path / "run").policy("rcbc")

@@ -25,7 +25,7 @@ LEVELS = {
 }
 LINEN = {"networks", "model", "critics"}
 RIM_ONLY = {"gymnasium", "gymnasium_robotics", "mujoco", "minari", "h5py", "orbax", "matplotlib"}
-RIM_ONLY |= {"rich", "imageio", "PIL", "tqdm"}
+RIM_ONLY |= {"rich", "imageio", "PIL", "tqdm", "dm_control", "huggingface_hub"}
 IMPURE = {"os", "pathlib", "time", "datetime", "random", "io", "shutil", "subprocess", "logging"}
 NEVER = {"ml_collections", "absl", "experiments", "configs", "tests"}
 FORBIDDEN_NAMES = {"eval", "exec", "nan_to_num", "pmap", "PRNGKey"}

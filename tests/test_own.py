@@ -259,3 +259,19 @@ def test_missing_and_truncated_files_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(UserError, match="x.npz cannot be read as npz .* damaged, incomplete"):
         own.read(path)
+
+
+def test_arrays_of_adroit_have_the_rewards_of_the_papers():
+    observations = np.zeros((4, 39), np.float32)
+    observations[2:, 28] = 1.4  # rad, the hinge of an open door
+    arrays = {"observations": observations, "actions": np.zeros((4, 28)), "lengths": [4]}
+    arrays["rewards"] = np.full(4, 7.0)
+    assert own.from_arrays(arrays, env="door").rewards.tolist() == [0, 1, 1, 1]
+    assert own.from_arrays(arrays, env="door_dense").rewards.tolist() == [7] * 4
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8])
+def test_actions_may_be_of_any_number_type(kind):
+    actions = np.array([[0], [1], [1]], kind)
+    made = own.from_arrays({"observations": np.zeros((3, 2)), "actions": actions, "lengths": [3]})
+    assert made.actions.dtype == np.float32 and made.actions[:, 0].tolist() == [0, 1, 1]

@@ -66,11 +66,16 @@ def differ(one, other):
     return any((a != b).any() for a, b in pairs)
 
 
-def test_unfamiliar_states_have_larger_errors(trained, program):
-    state, _ = trained
-    points = np.array([[0.0, 0.0], [0.05, -0.05], [3.0, -3.0], [-4.0, 3.0]])
-    errors = program.errors(state.predictor, state, points)
-    assert errors[2:].min() > 5 * errors[:2].max()
+def test_familiar_states_lose_their_errors_and_others_keep_them(trainer, program):
+    line = np.linspace(-2, 2, 512)
+    replay = replay_of(np.zeros(512), np.stack([line, line], axis=1))
+    state = fresh(trainer)
+    for _ in range(2):
+        state, _ = trainer.run(state, replay, LENGTH)
+    points = np.array([[-1.0, -1.0], [0.8, 0.8], [-1.0, 1.0], [0.8, -0.8]])
+    before = program.errors(fresh(trainer).predictor, state, points)
+    left = program.errors(state.predictor, state, points) / before
+    assert left[:2].max() < 0.2 * left[2:].min()
 
 
 def test_the_critic_values_actions_that_lead_to_unfamiliar_states(trained):

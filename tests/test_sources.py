@@ -204,12 +204,16 @@ def test_files_are_read_by_what_is_in_them(tmp_path, monkeypatch):
     assert called == ["robomimic", "exorl", "exorl", "own"]
 
 
-def test_what_a_user_calls_a_data_set_is_name_and_source(tmp_path):
+def test_what_a_user_calls_a_data_set_is_name_and_source(tmp_path, monkeypatch):
     path = save_d4rl(tmp_path / "hopper.hdf5")
     assert sources.split("hopper-medium") == ("hopper-medium", "builtin")
     assert sources.split("d4rl:hopper-medium") == ("hopper-medium", "d4rl")
     assert sources.split("minari:a/b-v0") == ("", "minari:a/b-v0")
     assert sources.split(str(path)) == ("", str(path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hopper-medium").mkdir()
+    assert sources.split("hopper-medium") == ("hopper-medium", "builtin")
+    assert sources.split("./hopper-medium") == ("", "./hopper-medium")
     for absent in ("/no/such/file.hdf5", "absent.npz"):
         with pytest.raises(UserError, match="there is no file or folder"):
             sources.split(absent)

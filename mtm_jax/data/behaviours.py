@@ -37,6 +37,7 @@ from mtm_jax.types import DataInfo, Trajectories
 _LOG = logging.getLogger("mtm_jax")
 STEPS = {"medium": 1_000_000, "medium-replay": 400_000, "expert": 1_000_000, "explore": 500_000}
 STEPS["medium-expert"] = STEPS["medium"] + STEPS["expert"]
+_SIMULATORS = {"walker": ("dm_control",)}  # suite -> what simulates it besides MuJoCo
 _SHARD_STEPS = 12_500
 _VERSION = 1  # of the recipe; data of another version are collected again
 
@@ -60,7 +61,7 @@ def load(
 
     Args:
         name: `<env>-<level>`.
-        steps: size of the data set; by default D4RL's (`STEPS`).
+        steps: size of the data set; by default `STEPS`, near D4RL's.
         seed: of every random number.
         actors: a folder with a ladder; by default the committed one of the environment.
         workers: processes that collect; by default one per core.
@@ -126,6 +127,7 @@ def provenance(
         "seed": seed,
         "mujoco": _version("mujoco"),
         "gymnasium": _version("gymnasium"),
+        **{p: _version(p) for p in _SIMULATORS.get(registry.spec_of_id(ladder.env_id).suite, ())},
     }
 
 

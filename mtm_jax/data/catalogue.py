@@ -15,10 +15,6 @@ from mtm_jax.errors import UserError
 
 SOURCES = ("builtin", "d4rl", "minari")
 _BUILTIN = re.compile(r"mtm_jax/(?P<name>.+)-(?P<steps>\d+)-seed(?P<seed>\d+)-v0")
-_MINARI = {  # suite -> its ids
-    "gymnasium": ("mujoco/{}/{}-v0", ("simple", "medium", "expert")),
-    "adroit": ("D4RL/{}/{}-v2", ("human", "cloned", "expert")),
-}
 _MEGABYTE = 1e6
 
 
@@ -66,7 +62,7 @@ def builtin_names() -> list[str]:
 
 
 def _builtin() -> list[Entry]:
-    """The sizes of D4RL, and after each those of other sizes and seeds that are here."""
+    """The usual sizes, and after each those of other sizes and seeds that are here."""
     names = builtin_names()
     here = {}
     for dataset_id, folder in _stored(cache.folder() / "minari"):
@@ -110,8 +106,8 @@ def _minari() -> list[Entry]:
     known = {
         template.format(spec.name, level): spec
         for spec in registry.ENVS.values()
-        if spec.suite in _MINARI and not spec.name.endswith("_dense")
-        for template, levels in [_MINARI[spec.suite]]
+        if spec.suite in minari.OFFICIAL and not spec.name.endswith("_dense")
+        for template, levels in [minari.OFFICIAL[spec.suite]]
         for level in levels
     }
     return [_minari_entry(i, here.get(i)) for i in (*known, *sorted(here.keys() - known))]

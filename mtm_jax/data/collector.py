@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 from mtm_jax import progress as progress_bar
 from mtm_jax.data import shard
+from mtm_jax.errors import UserError
 
 _LOG = logging.getLogger("mtm_jax")
 _PACKAGE_ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -101,10 +102,18 @@ def _keep(kept: pathlib.Path | None, index: int, data: bytes) -> None:
     """Store a finished shard, whole or not at all."""
     if kept is None:
         return
-    kept.mkdir(parents=True, exist_ok=True)  # another process that was faster removes it
-    with tempfile.NamedTemporaryFile(dir=kept, prefix=".", delete=False) as file:
-        file.write(data)
-    os.replace(file.name, _kept_file(kept, index))
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=kept, prefix=".", delete=False) as file:
+            file.write(data)
+        os.replace(file.name, _kept_file(kept, index))
+    except FileNotFoundError:  # another process was faster and has removed the folder
+        _LOG.debug("shard %d is not kept: %s is gone", index, kept)
+    except OSError as error:
+        raise UserError(
+            f"cannot keep collected steps in {kept} ({error.strerror}); make space, or set "
+            "MTM_JAX_DATA to another folder; what was kept before is continued"
+        ) from error
 
 
 def _read_kept(kept: pathlib.Path | None, index: int) -> shard.Episodes | None:

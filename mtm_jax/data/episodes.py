@@ -191,11 +191,12 @@ def _bounds(what: str, actions: np.ndarray, low, high) -> tuple[np.ndarray, np.n
     dims = actions.shape[1] if actions.ndim == 2 else 1  # validation refuses other ranks
     if low is None and high is None:
         finite = np.isfinite(actions).all()  # validation says where it is not
-        least, most = (actions.min(), actions.max()) if finite else (0.0, 0.0)
+        least, most = (float(actions.min()), float(actions.max())) if finite else (0.0, 0.0)
         if max(-least, most) > 1.0 + _ROUNDING:
             raise UserError(
                 f"{what}: actions range from {least:.4g} to {most:.4g}, beyond [-1, 1]; "
-                "give action_low and action_high, the bounds of the environment"
+                "rescale them, or give action_low and action_high to "
+                "mtm_jax.trajectories_from_arrays or in an npz file"
             )
         low, high = -1.0, 1.0
     given = [np.ravel(b).astype(float) for b in (low, high) if b is not None]

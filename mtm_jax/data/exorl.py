@@ -78,6 +78,8 @@ def read(
     with exorl_files.entries(path) as found:
         entries = exorl_files.choose(path, found, kind.info.max_episode_steps, limit_steps)
         total = sum(entry.steps for entry in entries)
+        if len(entries) < len(found):
+            _LOG.info("%s: the first %d of %d episodes are read", path, len(entries), len(found))
         bars = progress_bar.progress(total, "reading") if progress else contextlib.nullcontext()
         with bars as bar:
             trajectories = _read_all(entries, kind, bar)
@@ -154,7 +156,7 @@ def _read_episode(entry: exorl_files.Entry, kind: _Kind) -> dict[str, np.ndarray
         episode, _ = archives.load_npz(what, file, shapes, _ROW_BYTES * (entry.steps + 1))
     missing = [key for key in shapes if key not in episode]
     if missing:
-        hint = "; rewards are computed from it, so pass rewards=False to read without them"
+        hint = "; rewards are computed from it (mtm_jax.data.exorl.read can do without them)"
         raise UserError(
             f"{what} lacks {', '.join(missing)}" + (hint if "physics" in missing else "; remove it")
         )
@@ -178,7 +180,7 @@ def _rewards(spec: registry.EnvSpec, physics: list[np.ndarray]) -> np.ndarray:
     except ModuleNotFoundError as error:
         raise UserError(
             f"computing the rewards of {spec.name} needs {error.name}, which is not installed; "
-            "run `pip install 'mtm_jax[walker]'`, or pass rewards=False"
+            "run `pip install 'mtm_jax[walker]'`"
         ) from error
     return tasks.rewards(spec.name.removeprefix("walker_"), np.concatenate(physics))
 

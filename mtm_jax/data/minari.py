@@ -13,6 +13,10 @@ from mtm_jax.data import minari_download, minari_files, minari_metadata, minari_
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo, Trajectories
 
+OFFICIAL = {  # suite of environments -> ids of Minari's own data sets, and their levels
+    "gymnasium": ("mujoco/{}/{}-v0", ("simple", "medium", "expert")),
+    "adroit": ("D4RL/{}/{}-v2", ("human", "cloned", "expert")),
+}
 read_metadata = minari_metadata.read
 write = minari_writer.write
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mtm_jax.data import archives, episodes, validation
+from mtm_jax.data import archives, episodes, relabel, validation
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
@@ -55,7 +55,7 @@ def from_arrays(
         action_high: its greatest action, likewise.
 
     Returns:
-        Checked trajectories.
+        Checked trajectories; the rewards of pen and door are the papers'.
 
     Raises:
         UserError: an array is missing, of another size or not of numbers; nothing says where
@@ -75,7 +75,7 @@ def from_arrays(
     unknown = [key for key in arrays if key not in _KEYS]
     what = f"data set {name}"
     used = {key: _array(what, key, arrays[key]) for key in arrays if key in _KEYS}
-    return _make(what, used, unknown, about, (name, "arrays"), settings)
+    return relabel.as_papers(_make(what, used, unknown, about, (name, "arrays"), settings))
 
 
 def read(

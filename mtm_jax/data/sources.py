@@ -33,8 +33,8 @@ def load(
         source: "builtin" (collected on this machine), "d4rl" (official files), "minari",
             "minari:<id>", or a path: an HDF5 file in D4RL's or robomimic's layout, an npz file of
             your own arrays, a Minari folder, or a folder or zip archive of ExORL episodes.
-        steps: size of built-in data, by default D4RL's; of ExORL episodes, how many steps to read
-            (whole episodes); the other sources are read as they are.
+        steps: size of built-in data, by default `behaviours.STEPS`; of ExORL episodes, how many
+            steps to read (whole episodes, the first ones); other sources are read as they are.
         seed: of built-in data.
         progress: whether to draw a progress bar while collecting or downloading.
 
@@ -51,23 +51,25 @@ def load(
         _LOG.info(
             "steps=%d applies to built-in data; %s from %s is read whole", steps, name, source
         )
-    trajectories = _read(name, source, steps, progress)
-    spec = data_info.find_env(trajectories.info.name)
-    if spec is not None and spec.suite == "adroit" and not spec.name.endswith("_dense"):
-        return relabel.task_completion(trajectories, spec.name)
-    return trajectories
+    return relabel.as_papers(_read(name, source, steps, progress))
 
 
 def split(text: str) -> tuple[str, str]:
     """Split what a user calls a data set into the name and the source that `load` takes.
 
     Args:
-        text: "hopper-medium" (built-in), "d4rl:hopper-medium", "minari:<id>" or a path.
+        text: "hopper-medium" (built-in), "d4rl:hopper-medium", "minari:<id>" or a path
+            ("./hopper-medium" for a folder that is called like a built-in data set).
     """
     prefix, colon, rest = text.partition(":")
     if colon and prefix in ("builtin", "d4rl"):
         return rest, prefix
-    if text.startswith("minari:") or pathlib.Path(text).expanduser().exists():
+    if text.startswith("minari:"):
+        return "", text
+    env, _, level = text.partition("-")
+    if env in registry.ENVS and level in registry.ENVS[env].levels:
+        return text, "builtin"
+    if pathlib.Path(text).expanduser().exists():
         return "", text
     if os.sep in text or pathlib.Path(text).suffix:
         raise UserError(f"there is no file or folder {text}; check the path")
@@ -92,17 +94,14 @@ def _read(name: str, source: str, steps: int | None, progress: bool) -> Trajecto
 
 def _minari_id(name: str) -> str:
     spec, level = registry.split_name(name)
-    levels = {"gymnasium": ("simple", "medium", "expert"), "adroit": ("human", "cloned", "expert")}
-    known = levels.get(spec.suite, ())
+    pattern, known = minari.OFFICIAL.get(spec.suite, ("", ()))
     if level not in known:
         offered = ", ".join(f"{spec.name}-{k}" for k in known) or "none of this environment"
         raise UserError(
             f"Minari has no data set for {name!r}; it has {offered}; "
             "name others by their id with the source minari:<id>"
         )
-    if spec.suite == "adroit":
-        return f"D4RL/{spec.name.removesuffix('_dense')}/{level}-v2"
-    return f"mujoco/{spec.name}/{level}-v0"
+    return pattern.format(spec.name.removesuffix("_dense"), level)
 
 
 def _read_path(about: str | None, source: str) -> Trajectories:

@@ -37,16 +37,25 @@ def make_vec(env_id: str, count: int, **kwargs) -> gymnasium.vector.VectorEnv:
         return gymnasium.make_vec(env_id, count, vectorization_mode="sync", **kwargs)
 
 
+def load_suite(spec: registry.EnvSpec) -> None:
+    """Import what simulates an environment.
+
+    Raises:
+        UserError: its library is missing.
+    """
+    if spec.suite not in _SUITES:
+        return
+    module, extra = _SUITES[spec.suite]
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{spec.name} needs {error.name}, which is not installed; "
+            f"run `pip install 'mtm_jax[{extra}]'`"
+        ) from error
+
+
 def _allowed(env_id: str) -> warnings.catch_warnings:
     """Load what the id needs; return a context without the warning about D4RL's older ids."""
-    suite = registry.spec_of_id(env_id).suite
-    if suite in _SUITES:
-        module, extra = _SUITES[suite]
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"{env_id} needs {error.name}, which is not installed; "
-                f"run `pip install 'mtm_jax[{extra}]'`"
-            ) from error
+    load_suite(registry.spec_of_id(env_id))
     return warnings.catch_warnings(action="ignore", category=DeprecationWarning)

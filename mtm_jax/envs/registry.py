@@ -136,6 +136,8 @@ def parse_name(name: str) -> tuple[EnvSpec, str]:
     Raises:
         UserError: the environment is unknown, or has no built-in data of this level.
     """
+    if name.startswith("custom"):
+        raise UserError(f"{name!r} is data of your own; say where they are with SOURCE=PATH")
     spec, level = split_name(name)
     if not spec.levels:
         having = ", ".join(env for env, other in ENVS.items() if other.levels)
