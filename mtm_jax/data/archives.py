@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import re
 import stat
@@ -18,6 +19,7 @@ from mtm_jax.errors import UserError
 
 MAX_BYTES = 64 * 2**30  # of all members, unpacked; ten million steps of ExORL have 3 GB of arrays
 MAX_RATIO = 100  # of their unpacked size to the archive's; deflate reaches 1000 on zeros
+HARMLESS_BYTES = 2**28  # an npz file may unpack to so much at any ratio: own data can be constant
 _DAMAGE = (
     *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, NotImplementedError),
     *(TypeError, SyntaxError, tokenize.TokenError),  # numpy's parser, on a damaged header
@@ -34,7 +36,8 @@ def load_npz(
         what: the file, for messages.
         file: the open file.
         keys: which arrays to read, those of them that are there.
-        max_bytes: how large they may be together.
+        max_bytes: how large they may be together; by default `MAX_BYTES`, and `HARMLESS_BYTES` or
+            `MAX_RATIO` times the file's size.
 
     Returns:
         The arrays, and the names of the others.
@@ -43,10 +46,11 @@ def load_npz(
         UserError: the file is damaged, too large, or holds something other than numbers.
     """
     try:
+        max_bytes = _allowed(file) if max_bytes is None else max_bytes
         with _open_npz(file) as npz:
             chosen = [key for key in npz.files if key in keys]
             size = sum(npz.zip.getinfo(f"{key}.npy").file_size for key in chosen)
-            if max_bytes is None or size <= max_bytes:
+            if size <= max_bytes:
                 arrays = {key: npz[key] for key in chosen}
                 return _numbers(what, arrays), [key for key in npz.files if key not in keys]
     except UserError:
@@ -60,6 +64,12 @@ def load_npz(
         f"{what} unpacks to {size} bytes, more than the {max_bytes} that it can need; it is "
         "damaged or was made to exhaust memory"
     )
+
+
+def _allowed(file: BinaryIO) -> int:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return min(MAX_BYTES, max(HARMLESS_BYTES, MAX_RATIO * size))
 
 
 def _numbers(what: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -76,6 +86,20 @@ def _open_npz(file: BinaryIO) -> np.lib.npyio.NpzFile:
     return npz
 
 
+def open_file(path: pathlib.Path) -> BinaryIO:
+    """Open a file to read its bytes.
+
+    Raises:
+        UserError: it is missing or may not be read.
+    """
+    try:
+        if path.is_file():
+            return path.open("rb")
+    except OSError as error:
+        raise UserError(f"file {path} cannot be read ({error}); check its permissions") from error
+    raise UserError(f"there is no file {path}; check the path")
+
+
 @contextlib.contextmanager
 def opened(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
     """Open a zip archive whose members are safe to read.
@@ -84,15 +108,16 @@ def opened(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
         UserError: it is missing or damaged, a member would lie outside the archive's folder or is
             a link, or it unpacks to more than `MAX_BYTES` or `MAX_RATIO` allow.
     """
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; check the path")
-    try:
-        archive = zipfile.ZipFile(path)
-    except _DAMAGE as error:
-        raise UserError(_damaged(f"archive {path}", error)) from error
-    with archive:
+    with open_file(path) as file, _archive(path, file) as archive:
         _check_members(path, archive.infolist())
         yield archive
+
+
+def _archive(path: pathlib.Path, file: BinaryIO) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except _DAMAGE as error:
+        raise UserError(_damaged(f"archive {path}", error)) from error
 
 
 def read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pathlib
 from collections.abc import Iterator
@@ -12,38 +13,103 @@ import numpy as np
 
 from mtm_jax.errors import UserError
 
+MAX_BYTES = 64 * 2**30  # of all arrays that are read; ten million steps of D4RL have 2 GB
+MAX_RATIO = 1100  # of their size to the file's; gzip packs constants 1030 to 1, and no better
+
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
     """Open a file to read.
 
     Raises:
-        UserError: it is missing, or HDF5 finds something wrong with it while it is open.
+        UserError: it is missing, may not be read, is being written, or HDF5 finds something wrong
+            with it while it is open.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; check the path")
     try:
+        if not path.is_file():
+            raise UserError(f"there is no file {path}; check the path")
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, MemoryError) as error:
+        raise UserError(_problem(path, error)) from error
+
+
+def _problem(path: pathlib.Path, error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return f"file {path} may not be read (permission); change its permissions"
+    if isinstance(error, BlockingIOError):
+        return f"file {path} is opened by another program; try again when that has closed it"
+    if isinstance(error, MemoryError):
+        return f"file {path} has more data than this machine has memory for; read a smaller one"
+    reason = (str(error).splitlines() or ["no reason given"])[0]
+    return (
+        f"file {path} cannot be read as HDF5 ({reason}); it is damaged, incomplete or of another "
+        "format, so fetch it again"
+    )
+
+
+def check_inside(what: str, file: h5py.File, key: str, found: h5py.HLObject) -> None:
+    """Refuse a group or an array whose data are in a file other than the opened one.
+
+    Files of unknown origin could otherwise name any file that the user may read.
+
+    Raises:
+        UserError: it was reached by an external link, or is stored elsewhere, or is virtual.
+    """
+    elsewhere = found.file.filename != file.filename
+    if isinstance(found, h5py.Dataset):
+        elsewhere = elsewhere or found.is_virtual or bool(found.external)
+    if elsewhere:
+        raise UserError(outside(what, key))
+
+
+def outside(what: str, key: str) -> str:
+    """Say that an array is stored elsewhere."""
+    return (
+        f"{what}: {key} is stored in another file; only data inside the file are read, so copy "
+        "them into one file"
+    )
+
+
+def check_size(what: str, file: h5py.h5f.FileID, size: int) -> None:
+    """Refuse arrays that a file only claims to have, before there is memory taken for them.
+
+    Args:
+        what: the file or the array, for messages.
+        file: the file.
+        size: bytes of the arrays, unpacked.
+
+    Raises:
+        UserError: they are too large, or larger than the file can hold.
+    """
+    stored = file.get_filesize()
+    if size > min(MAX_BYTES, MAX_RATIO * stored):
         raise UserError(
-            f"file {path} cannot be read as HDF5 ({str(error).splitlines()[0]}); it "
-            "is damaged, incomplete or of another format, so fetch it again"
-        ) from error
+            f"{what} declares {size} bytes of numbers in a file of {stored} bytes, more than "
+            f"{MAX_BYTES} or {MAX_RATIO} times the file's size, which no compression reaches; it "
+            "is damaged or was made to exhaust memory, so fetch it again"
+        )
+
+
+def size(stored: h5py.Dataset) -> int:
+    """Return the bytes of an array, unpacked; h5py's own number overflows."""
+    return math.prod(stored.shape) * stored.dtype.itemsize
 
 
 def dataset(what: str, group: h5py.Group, key: str) -> h5py.Dataset:
     """Find an array in a group that has something under `key`.
 
     Raises:
-        UserError: it is not an array, or not of numbers.
+        UserError: it is not an array, not of numbers, in another file, or impossibly large.
     """
     stored = group[key]
     if not isinstance(stored, h5py.Dataset):
         raise UserError(f"{what}: {key} is a group, expected an array, one row per step")
+    check_inside(what, group.file, key, stored)
     if stored.dtype.kind not in "fiub" or stored.shape is None:
         raise UserError(f"{what}: {key} has type {stored.dtype}, expected numbers; convert it")
+    check_size(f"{what}: {key}", group.file.id, size(stored))
     return stored
 
 

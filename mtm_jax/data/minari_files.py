@@ -43,7 +43,9 @@ def load(
 def _intact_file(folder: pathlib.Path, metadata: Mapping) -> pathlib.Path:
     path = minari_metadata.data_folder(folder) / minari_metadata.FILE
     if not path.is_file():
-        raise UserError(f"Minari data set {folder} lacks {path.name}; download it again")
+        raise UserError(
+            f"Minari data set {folder} lacks {path.name}; remove that folder and download it again"
+        )
     if "sha256" in metadata and metadata["sha256"] != cache.sha256(path):
         raise UserError(f"file {path} is damaged: its checksum differs; remove {folder}")
     return path
@@ -52,16 +54,19 @@ def _intact_file(folder: pathlib.Path, metadata: Mapping) -> pathlib.Path:
 def _read(what: str, file: h5py.h5f.FileID) -> dict[str, np.ndarray]:
     """Read all episodes in the order of their numbers; HDF5 converts to float32 on the way."""
     names = _episode_names(what, file)
-    rewards = [_rewards(what, file, name) for name in names]
-    lengths = np.array([len(array) for array in rewards])
+    counts = [_size(what, file, name, b"rewards", 1) for name in names]
+    steps = sum(counts)
+    dims = [_size(what, file, names[0], key, 2) for key in (b"observations", b"actions")]
+    hdf5.check_size(what, file, (steps + len(names)) * (sum(dims) + 2) * 4)
+    lengths = np.array(counts)
     stops = np.cumsum(lengths)
-    steps = int(stops[-1])
-    terminals = np.empty(steps, np.float32)
-    actions = _empty(what, steps, _dims(what, file, names[0], b"actions"))
+    rewards, terminals = _empty(what, steps), _empty(what, steps)
+    actions = _empty(what, steps, dims[1])
     # One row more: an episode's last observation lies where the next one begins, and moves.
-    observations = _empty(what, steps + 1, _dims(what, file, names[0], b"observations"))
-    finals = _empty(what, len(names), observations.shape[1])
+    observations = _empty(what, steps + 1, dims[0])
+    finals = _empty(what, len(names), dims[0])
     for k, (name, start, stop) in enumerate(zip(names, stops - lengths, stops, strict=True)):
+        _fill(what, file, name, b"rewards", rewards[start:stop])
         _fill(what, file, name, b"terminations", terminals[start:stop])
         _fill(what, file, name, b"actions", actions[start:stop])
         _fill(what, file, name, b"observations", observations[start : stop + 1])
@@ -69,7 +74,7 @@ def _read(what: str, file: h5py.h5f.FileID) -> dict[str, np.ndarray]:
     return {
         "observations": observations[:-1],
         "actions": actions,
-        "rewards": np.concatenate(rewards),
+        "rewards": rewards,
         "terminals": terminals,
         "lengths": lengths,
         "final_observations": finals,
@@ -83,25 +88,15 @@ def _episode_names(what: str, file: h5py.h5f.FileID) -> list[bytes]:
     return [match[0] for match in sorted(found, key=lambda match: (int(match[1]), match[0]))]
 
 
-def _rewards(what: str, file: h5py.h5f.FileID, name: bytes) -> np.ndarray:
-    stored = _open(what, file, name, b"rewards")
-    array = _empty(what, *_shape(what, stored, name, b"rewards", 1))
-    _copy(what, stored, name, b"rewards", array)
-    return array
-
-
-def _dims(what: str, file: h5py.h5f.FileID, name: bytes, key: bytes) -> int:
-    return _shape(what, _open(what, file, name, key), name, key, 2)[1]
-
-
-def _shape(what: str, stored: h5py.h5d.DatasetID, name: bytes, key: bytes, rank: int) -> tuple:
-    shape = stored.shape
+def _size(what: str, file: h5py.h5f.FileID, name: bytes, key: bytes, rank: int) -> int:
+    """The last dimension of an array of `rank` dimensions."""
+    shape = _open(what, file, name, key).shape
     if shape is None or len(shape) != rank:
         raise UserError(
             f"{what}: {key.decode()} of {name.decode()} have shape {shape}, expected "
             f"{rank} dimension(s); give one flat row per step"
         )
-    return shape
+    return int(shape[-1])
 
 
 def _fill(what: str, file: h5py.h5f.FileID, name: bytes, key: bytes, rows: np.ndarray) -> None:
@@ -119,12 +114,17 @@ def _fill(what: str, file: h5py.h5f.FileID, name: bytes, key: bytes, rows: np.nd
 def _open(what: str, file: h5py.h5f.FileID, name: bytes, key: bytes) -> h5py.h5d.DatasetID:
     """Open an array; h5py's low level takes half the time for many short episodes."""
     try:
-        return h5py.h5d.open(file, name + b"/" + key)
+        stored = h5py.h5d.open(file, name + b"/" + key)
     except KeyError as error:
         raise UserError(
             f"{what}: {name.decode()} has no flat array of {key.decode()} ({error.args[0]}); "
             "parts of a Dict or Tuple space are not read, so choose another data set"
         ) from error
+    layout = stored.get_create_plist()
+    inside = layout.get_layout() != h5py.h5d.VIRTUAL and not layout.get_external_count()
+    if not inside or h5py.h5f.get_name(stored) != h5py.h5f.get_name(file):
+        raise UserError(hdf5.outside(what, f"{name.decode()}/{key.decode()}"))
+    return stored
 
 
 def _copy(what: str, stored: h5py.h5d.DatasetID, name: bytes, key: bytes, rows: np.ndarray) -> None:

@@ -64,11 +64,18 @@ def read(
                 f"{what} lacks the group data (it has {', '.join(file) or 'nothing'}); "
                 "robomimic's layout is data/demo_0, data/demo_1 and so on"
             )
+        hdf5.check_inside(what, file, "data", file["data"])
         if not isinstance(about, DataInfo):
             name, source = about or path.stem, str(path) if source is None else source
             about = _describe(what, file, name, about is not None, source)
         names = _demos(what, file, filter_key)
-        demos = [_read_demo(f"{what}: data/{name}", file["data"][name]) for name in names]
+        stored = [_find_arrays(what, file, name) for name in names]
+        sizes = (hdf5.size(array) for arrays in stored for array in arrays.values())
+        hdf5.check_size(what, file.id, sum(sizes))
+        demos = [
+            _read_demo(f"{what}: data/{name}", arrays)
+            for name, arrays in zip(names, stored, strict=True)
+        ]
         train = _split(what, file, names)
     cut = sum(not demo["terminals"][-1] for demo in demos)
     if cut:
@@ -140,6 +147,9 @@ def _mask(what: str, file: h5py.File, key: str) -> set[str]:
         raise UserError(
             f"{what} has no mask {key!r}; choose one of {', '.join(masks) or 'none, it has none'}"
         )
+    for name, found in (("mask", masks), (f"mask/{key}", masks[key])):
+        hdf5.check_inside(what, file, name, found)
+    hdf5.check_size(f"{what}: mask/{key}", file.id, hdf5.size(masks[key]))
     entries = np.ravel(masks[key][()])
     return {e.decode(errors="replace") if isinstance(e, bytes) else str(e) for e in entries}
 
@@ -158,16 +168,22 @@ def _split(what: str, file: h5py.File, names: list[str]) -> np.ndarray | None:
     return split if split.any() and not split.all() else None
 
 
-def _read_demo(what: str, demo: h5py.Group) -> dict[str, np.ndarray]:
-    """Read one demonstration; the rows of all arrays are its steps."""
+def _find_arrays(what: str, file: h5py.File, name: str) -> dict[str, h5py.Dataset]:
+    """Find the arrays of one demonstration, which all have one row for each of its steps."""
+    what, demo = f"{what}: data/{name}", file["data"][name]
+    hdf5.check_inside(what, file, "it", demo)
     stored = {key: _find(what, demo, key) for key in ("actions", "dones")}
     if "rewards" in demo:
         stored["rewards"] = _find(what, demo, "rewards")
     stored |= {f"obs/{key}": _find(what, demo, f"obs/{key}") for key in _OBSERVED}
-    following = [f"next_obs/{key}" for key in _OBSERVED]
     if "next_obs" in demo:
-        stored |= {key: _find(what, demo, key) for key in following}
+        stored |= {f"next_obs/{key}": _find(what, demo, f"next_obs/{key}") for key in _OBSERVED}
     _check_rows(what, stored, demo.attrs.get("num_samples"))
+    return stored
+
+
+def _read_demo(what: str, stored: dict[str, h5py.Dataset]) -> dict[str, np.ndarray]:
+    following = [f"next_obs/{key}" for key in _OBSERVED]
     last = [hdf5.load(stored[key], -1) for key in following if key in stored]
     arrays = {key: hdf5.load(stored[key]) for key in stored if key not in following}
     observations = np.concatenate([arrays[f"obs/{key}"] for key in _OBSERVED], axis=1)
