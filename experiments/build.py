@@ -31,16 +31,17 @@ def load_data(config: config_dict.ConfigDict) -> Data:
     """Load, split and index the data set that a configuration names."""
     sized = config.source == "builtin" or sources.is_exorl(config.source)  # others: read whole
     steps = config.data.steps if sized else 0
-    trajectories = sources.load(config.env, config.source, steps=steps or None)
-    return split(trajectories, config)
+    # Not kept in a variable here: `split` lets go of the whole before it fills the device.
+    return split(sources.load(config.env, config.source, steps=steps or None), config)
 
 
 def split(trajectories: Trajectories, config: config_dict.ConfigDict) -> Data:
     """Split by episode and put both parts on the device."""
-    window = config.model.window
+    window, info, episodes = config.model.window, trajectories.info, len(trajectories.lengths)
     train, valid = dataset.split_episodes(
         trajectories, config.data.train_fraction, config.data.split_seed
     )
+    del trajectories
     if config.data.actions_fraction < 1:
         fraction, seed = config.data.actions_fraction, config.data.split_seed
         train = dataset.keep_modality(train, "actions", fraction, seed)
@@ -51,12 +52,12 @@ def split(trajectories: Trajectories, config: config_dict.ConfigDict) -> Data:
         train=train_set,
         valid=dataset.make_dataset(valid, min(window, int(valid.lengths.max()))),
         stats=dataset.compute_stats(train_set),
-        info=trajectories.info,
+        info=info,
         returns=agent.ReturnSummary(
             best=float(returns.max()) if known else None,
             mean=float(returns.mean()) if known else None,
         ),
-        episodes=len(trajectories.lengths),
+        episodes=episodes,
     )
 
 

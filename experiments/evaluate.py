@@ -7,7 +7,6 @@ Adds one row per method to the run's results.jsonl, and draws figures/scores.png
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -112,7 +111,7 @@ def evaluate_method(
     """Run one method's episodes and build its row of results; `run` is the run's configuration."""
     info, spec = agent.info, registry.spec_of_id(agent.info.env_id)
     actor = agent.actor(method, settings.target_fraction)
-    with progress.progress(info.max_episode_steps, f"{method} episodes") as bar:
+    with progress.progress(spec.max_episode_steps, f"{method} episodes") as bar:
         episodes = rollout.rollout(
             info.env_id,
             actor,
@@ -145,7 +144,7 @@ def evaluate_method(
         metrics={
             **{
                 f"dataset_{name}_score": float(registry.normalized_score(spec, value))
-                for name, value in dataclasses.asdict(agent.returns).items()
+                for name, value in (("mean", agent.returns.mean), ("best", agent.returns.best))
                 if value is not None
             },
             "mean_length": float(np.mean(episodes.lengths)),

@@ -301,7 +301,7 @@ def test_an_id_that_does_not_tell_the_environment_is_said_to(hopper_file, capsys
     nowhere = dataclasses.replace(make().info, env_id="")
     monkeypatch.setattr(sources, "load", lambda *_, **__: make(info=nowhere))
     run("convert", str(hopper_file), "mine/x-v0")
-    assert "a name that starts with the environment" in capsys.readouterr().out
+    assert "the name hopper-medium" in capsys.readouterr().out
 
 
 # --- collect ---

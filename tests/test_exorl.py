@@ -115,7 +115,7 @@ def test_rewards_of_several_blocks_stay_in_order(tmp_path, monkeypatch, tasks):
 
 def test_reward_free_data_need_no_physics_and_say_that_rewards_are_missing(tmp_path, tasks):
     save(tmp_path, 0, 3, physics=None)
-    with pytest.raises(UserError, match=r"lacks physics; .* pass rewards=False"):
+    with pytest.raises(UserError, match=r"lacks physics; .* can do without them"):
         exorl.read(tmp_path, NAME)
     read = exorl.read(tmp_path, NAME, rewards=False)
     assert {m: has.tolist() for m, has in read.available.items()} == {

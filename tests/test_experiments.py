@@ -228,7 +228,7 @@ def test_data_of_your_own_train_without_rewards_or_a_simulator(tiny_config, tmp_
         tmp_path / "run", f"source={path}", "steps=10", name="custom-robot,preset=paper"
     )
     pretrain.main(config)
-    assert "custom-robot has no simulator here" in capsys.readouterr().err
+    assert "custom-robot has no simulator here" in capsys.readouterr().out
     assert not (tmp_path / "run/results.jsonl").exists()
 
 
@@ -245,6 +245,6 @@ def test_without_rewards_only_behaviour_cloning_is_evaluated(tiny_config, tmp_pa
     (row,) = records.read_jsonl(tmp_path / "run/results.jsonl")
     assert row["method"] == "bc"
     assert "dataset_best_score" not in row["metrics"]
-    assert "left out" in capsys.readouterr().err
+    assert "left out" in capsys.readouterr().out
     with pytest.raises(UserError, match="hopper-mine has no rewards"):
         agent_lib.load(tmp_path / "run").policy("rcbc")

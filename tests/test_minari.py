@@ -274,7 +274,7 @@ def test_damage_is_noticed(written):
     with pytest.raises(UserError, match="cannot be read"):
         minari.read(written)
     path.unlink()
-    with pytest.raises(UserError, match="lacks main_data.hdf5"):
+    with pytest.raises(UserError, match="lacks main_data.hdf5; remove that folder and download"):
         minari.read(written)
     (written / "data" / "metadata.json").write_text("{")
     with pytest.raises(UserError, match="metadata of a Minari data set cannot be read"):
@@ -409,7 +409,40 @@ def test_sizes_beyond_all_memory_are_refused(written):
     with edited(written) as file:
         del file["episode_1/rewards"]
         file.create_dataset("episode_1/rewards", (2**62,), "f4", chunks=(1024,))
-    with pytest.raises(UserError, match="for which there is no memory"):
+    with pytest.raises(UserError, match="more than .* times the file's size"):
+        minari.read(written)
+
+
+def test_more_episodes_than_the_file_can_hold_are_refused(written):
+    with edited(written) as file:
+        rows = {"observations": (100_001, 11), "actions": (100_000, 3)}
+        for key, shape in (rows | dict.fromkeys(("rewards", "terminations"), (100_000,))).items():
+            file.create_dataset(f"all/{key}", shape, "f4")  # never written, so without storage
+        for k in range(100):
+            file[f"episode_{k + 3}"] = file["all"]
+    with pytest.raises(UserError, match="in a file of .* bytes, more than"):
+        minari.read(written)
+
+
+@pytest.mark.parametrize("kind", ["link", "group", "raw", "virtual"])
+def test_arrays_in_another_file_are_not_read(written, tmp_path, kind):
+    secret, rewards = tmp_path / "secret.hdf5", np.zeros(3)
+    with h5py.File(secret, "w") as file:
+        for key, shape in {"observations": (4, 11), "actions": (3, 3)}.items():
+            file[f"episode_1/{key}"] = np.zeros(shape)
+        file["episode_1/rewards"], file["episode_1/terminations"] = rewards, rewards
+    with edited(written) as file:
+        key = "episode_1" if kind == "group" else "episode_1/rewards"
+        del file[key]
+        if kind == "raw":
+            file.create_dataset(key, (3,), "f4", external=[(str(secret), 0, 12)])
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((3,), "f4")
+            layout[:] = h5py.VirtualSource(str(secret), key, (3,))
+            file.create_virtual_dataset(key, layout)
+        else:
+            file[key] = h5py.ExternalLink(str(secret), key)
+    with pytest.raises(UserError, match="episode_1/rewards is stored in another file; only data"):
         minari.read(written)
 
 

@@ -4,7 +4,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from mtm_jax.data import own
+from mtm_jax.data import archives, own
 from mtm_jax.errors import UserError
 
 LENGTHS = (5, 7, 4)
@@ -275,3 +275,34 @@ def test_actions_may_be_of_any_number_type(kind):
     actions = np.array([[0], [1], [1]], kind)
     made = own.from_arrays({"observations": np.zeros((3, 2)), "actions": actions, "lengths": [3]})
     assert made.actions.dtype == np.float32 and made.actions[:, 0].tolist() == [0, 1, 1]
+
+
+def test_files_that_unpack_to_far_more_than_their_size_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, **make("next_observations"), next_observations=np.zeros((50_000, 4)))
+    with pytest.raises(UserError, match="next_observations"):  # small enough to be looked at
+        own.read(path)
+    monkeypatch.setattr(archives, "HARMLESS_BYTES", 2**10)
+    with pytest.raises(UserError, match="x.npz unpacks to .* was made to exhaust memory"):
+        own.read(path)
+
+
+def test_files_of_plausible_size_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "HARMLESS_BYTES", 0)
+    np.savez(tmp_path / "x.npz", **make())
+    assert own.read(tmp_path / "x.npz").lengths.tolist() == list(LENGTHS)
+
+
+def test_files_that_may_not_be_read_say_so(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "x.npz").touch()
+    monkeypatch.setattr(pathlib.Path, "open", refuse)
+    with pytest.raises(UserError, match="x.npz cannot be read .*; check its permissions"):
+        archives.open_file(tmp_path / "x.npz")
+    with pytest.raises(UserError, match="x.npz cannot be read .*; check its permissions"):
+        with archives.opened(tmp_path / "x.npz"):
+            pass
+    with pytest.raises(UserError, match="there is no file"):
+        archives.open_file(tmp_path / "absent.npz")

@@ -239,3 +239,29 @@ def test_missing_and_truncated_files_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match="low_dim_v141.hdf5 cannot be read as HDF5"):
         robomimic.read(path)
+
+
+@pytest.mark.parametrize("key", ["data", "data/demo_0", "data/demo_0/obs", "mask", "mask/train"])
+def test_parts_in_another_file_are_not_read(tmp_path, key):
+    demos = {0: make_demo(0, 3), 1: make_demo(1, 3)}
+    other = save(tmp_path, demos, masks={"train": [0]}, name="lift-secret.hdf5")
+    path = save(tmp_path, demos, masks={"train": [0]}, name="lift.hdf5")
+    with h5py.File(path, "a") as file:
+        del file[key]
+        file[key] = h5py.ExternalLink(str(other), key)
+    words = key.replace("/obs", ": obs/robot0_eef_pos")
+    with pytest.raises(UserError, match=f"hdf5: {words} is stored in another file; only"):
+        robomimic.read(path, "lift-x")
+
+
+def test_more_demonstrations_than_the_file_can_hold_are_refused(tmp_path):
+    path = save(tmp_path, {0: make_demo(0, 3)})
+    shapes = {"actions": (9000, 7), "rewards": (9000,), "dones": (9000,)}
+    shapes |= {f"obs/{key}": (9000, dims) for key, dims in DIMS.items()}
+    with h5py.File(path, "a") as file:
+        for key, shape in shapes.items():
+            file.create_dataset(f"data/demo_1/{key}", shape, "f8")  # never written
+        for k in range(2, 50):
+            file[f"data/demo_{k}"] = file["data/demo_1"]
+    with pytest.raises(UserError, match="low_dim_v141.hdf5 declares .* no compression reaches"):
+        robomimic.read(path)

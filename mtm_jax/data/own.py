@@ -98,15 +98,13 @@ def read(
         UserError: the file is missing, damaged or holds objects; or see `from_arrays`.
     """
     path = pathlib.Path(path).expanduser()
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; check the path")
     what, source = f"file {path}", str(path) if source is None else source
     name = path.stem if about is None else about
     if not isinstance(about, DataInfo):
         known = about is None or episodes.is_custom(name)
         spec = data_info.find_env(name) if known else data_info.env_of(what, name)
         about = None if spec is None else _of_env(spec.name, name, source)
-    with path.open("rb") as file:
+    with archives.open_file(path) as file:
         arrays, unknown = archives.load_npz(what, file, (*_KEYS, *_SETTINGS))
     settings = {key: arrays.pop(key, None) for key in _SETTINGS}
     return _make(what, arrays, unknown, about, (name, source), settings)

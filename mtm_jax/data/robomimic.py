@@ -69,13 +69,7 @@ def read(
             name, source = about or path.stem, str(path) if source is None else source
             about = _describe(what, file, name, about is not None, source)
         names = _demos(what, file, filter_key)
-        stored = [_find_arrays(what, file, name) for name in names]
-        sizes = (hdf5.size(array) for arrays in stored for array in arrays.values())
-        hdf5.check_size(what, file.id, sum(sizes))
-        demos = [
-            _read_demo(f"{what}: data/{name}", arrays)
-            for name, arrays in zip(names, stored, strict=True)
-        ]
+        demos = _read_demos(what, file, names)
         train = _split(what, file, names)
     cut = sum(not demo["terminals"][-1] for demo in demos)
     if cut:
@@ -168,10 +162,21 @@ def _split(what: str, file: h5py.File, names: list[str]) -> np.ndarray | None:
     return split if split.any() and not split.all() else None
 
 
+def _read_demos(what: str, file: h5py.File, names: list[str]) -> list[dict[str, np.ndarray]]:
+    demos, size = [], 0
+    for name in names:
+        stored = _find_arrays(what, file, name)
+        size += sum(map(hdf5.size, stored.values()))  # they may all be links to the same arrays
+        hdf5.check_size(what, file.id, size)
+        demos.append(_read_demo(f"{what}: data/{name}", stored))
+    return demos
+
+
 def _find_arrays(what: str, file: h5py.File, name: str) -> dict[str, h5py.Dataset]:
     """Find the arrays of one demonstration, which all have one row for each of its steps."""
-    what, demo = f"{what}: data/{name}", file["data"][name]
-    hdf5.check_inside(what, file, "it", demo)
+    demo = file["data"][name]
+    hdf5.check_inside(what, file, f"data/{name}", demo)
+    what = f"{what}: data/{name}"
     stored = {key: _find(what, demo, key) for key in ("actions", "dones")}
     if "rewards" in demo:
         stored["rewards"] = _find(what, demo, "rewards")
