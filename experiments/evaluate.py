@@ -8,7 +8,7 @@ Adds one row per method to the run's results.jsonl, and draws figures/scores.png
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,9 +82,8 @@ def evaluate_run(
             "cannot be evaluated; its losses on held-out data are in metrics.jsonl"
         )
     run = runs.read_config(folder)
-    methods = list(settings.methods)
-    if agent.returns.best is None and "rcbc" in methods:
-        methods.remove("rcbc")
+    methods = feasible(settings.methods, agent.returns)
+    if len(methods) < len(settings.methods):
         cli.say(f"{agent.info.name} has no rewards, so rcbc has no return to ask for: left out")
     rows = [evaluate_method(agent, m, settings, experiment, run) for m in methods]
     for row in rows:
@@ -99,6 +98,11 @@ def evaluate_run(
             cli.say(f"the data set's own score: mean {mean:.1f}, best {best:.1f}")
     figures.scores(folder)
     return rows
+
+
+def feasible(methods: Sequence[str], returns: agent_lib.ReturnSummary) -> list[str]:
+    """Leave out the methods that ask for a return where the data have none."""
+    return [method for method in methods if method != "rcbc" or returns.best is not None]
 
 
 def evaluate_method(

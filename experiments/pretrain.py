@@ -52,7 +52,7 @@ def main(config: config_dict.ConfigDict) -> None:
     cli.say(build.summary(data))
     cli.say(f"run folder {folder}")
 
-    if stored := stored_results(folder, config):
+    if stored := stored_results(folder, config, data.returns):
         results.print_results(stored)
         cli.say("this run is finished; experiments.evaluate evaluates it with other settings")
         return
@@ -112,13 +112,15 @@ def check(config: config_dict.ConfigDict) -> None:
     evaluate.check(config.eval)
 
 
-def stored_results(folder: pathlib.Path, config: config_dict.ConfigDict) -> list[dict]:
+def stored_results(
+    folder: pathlib.Path, config: config_dict.ConfigDict, returns: agent_lib.ReturnSummary
+) -> list[dict]:
     """Read the rows that this program wrote for a finished run; none if one is missing."""
     path = folder / results.RESULTS_FILE
     rows = records.read_jsonl(path) if path.exists() else []
     rows = [r for r in rows if r["experiment"] == "pretrain" and r["step"] == config.steps]
-    complete = {row["method"] for row in rows} >= set(config.eval.methods)
-    return rows if complete else []
+    wanted = evaluate.feasible(config.eval.methods, returns)
+    return rows if {row["method"] for row in rows} >= set(wanted) else []
 
 
 def make_agent(

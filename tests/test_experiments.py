@@ -246,5 +246,7 @@ def test_without_rewards_only_behaviour_cloning_is_evaluated(tiny_config, tmp_pa
     assert row["method"] == "bc"
     assert "dataset_best_score" not in row["metrics"]
     assert "left out" in capsys.readouterr().out
+    pretrain.main(config)  # shows what is stored
+    assert len(records.read_jsonl(tmp_path / "run/results.jsonl")) == 1
     with pytest.raises(UserError, match="hopper-mine has no rewards"):
         agent_lib.load(tmp_path / "run").policy("rcbc")
