@@ -44,6 +44,16 @@ def clean_logging():
     rich.reconfigure(stderr=False)
 
 
+@pytest.fixture
+def empty_home(tmp_path, monkeypatch) -> pathlib.Path:
+    """A folder with no data anywhere that this package looks."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MTM_JAX_DATA", str(tmp_path / "cache"))
+    for name in ("D4RL_DATASET_DIR", "MINARI_DATASETS_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def hopper_file(tmp_path_factory) -> pathlib.Path:
     """Synthetic hopper data in D4RL's layout: smooth, 12 episodes of 20 to 42 steps."""

@@ -30,13 +30,9 @@ pytestmark = pytest.mark.usefixtures("clean_logging")
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MTM_JAX_DATA", str(tmp_path / "cache"))
-    for name in ("D4RL_DATASET_DIR", "MINARI_DATASETS_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def home(empty_home, monkeypatch):
+    monkeypatch.chdir(empty_home)
+    return empty_home
 
 
 def run(*argv):

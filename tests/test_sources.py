@@ -38,11 +38,7 @@ def save_d4rl(path, scale=1.0):
 
 
 @pytest.fixture(autouse=True)
-def empty_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MTM_JAX_DATA", str(tmp_path / "cache"))
-    for name in ("D4RL_DATASET_DIR", "MINARI_DATASETS_PATH"):
-        monkeypatch.delenv(name, raising=False)
+def nothing_from_elsewhere(empty_home, monkeypatch):
     monkeypatch.setattr(d4rl_files, "PINNED", {})
     monkeypatch.setenv("MINARI_REMOTE", "absent://nowhere")
 
