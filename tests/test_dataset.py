@@ -247,9 +247,13 @@ def test_dropped_actions_enter_neither_statistics_nor_windows():
 
 
 def test_dropping_rewards_drops_the_returns_too():
-    view = dataset.keep_modality(make([3, 3]), "rewards", 0.5, seed=0)
+    whole = make([3, 3])
+    whole = dataclasses.replace(whole, rewards=whole.rewards + 1)
+    view = dataset.keep_modality(whole, "rewards", 0.5, seed=0)
     np.testing.assert_array_equal(view.available["rewards"], view.available["returns"])
     assert view.available["rewards"].sum() == 1
+    kept = np.repeat(view.available["rewards"], view.lengths)
+    assert view.rewards[kept].all() and not view.rewards[~kept].any()
 
 
 @pytest.mark.parametrize(
@@ -267,5 +271,5 @@ def test_impossible_views_are_refused(modality, fraction, says):
 
 def test_a_split_that_the_data_bring_is_used_as_it_is():
     whole = dataclasses.replace(make([3, 4, 5, 6]), train=np.array([True, False, True, False]))
-    train, valid = dataset.split_episodes(whole, 0.5, seed=7)
+    train, valid = dataset.split_episodes(whole, 0.75, seed=7)
     assert (train.lengths.tolist(), valid.lengths.tolist()) == ([3, 5], [4, 6])
