@@ -11,7 +11,7 @@ from mtm_jax.errors import UserError
 # Ladder -> how it differs from the others.
 LADDERS = {
     "hopper": {"env": "hopper", "total_steps": 600_000},
-    "walker2d": {"env": "walker2d", "total_steps": 1_200_000},
+    "walker2d": {"env": "walker2d", "total_steps": 2_000_000},
     "halfcheetah": {"env": "halfcheetah", "total_steps": 2_000_000},
     "walker": {
         "env": "walker_run",

@@ -20,6 +20,7 @@ from mtm_jax import records
 from mtm_jax.data import behaviours, catalogue, collector, inspection, ladders
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
+from mtm_jax.types import Trajectories
 
 _LOG = logging.getLogger("mtm_jax")
 _PACKAGES = ("mujoco", "gymnasium", "dm_control", "minari", "numpy", "mtm_jax")
@@ -33,7 +34,7 @@ class Collected(NamedTuple):
     folder: pathlib.Path
     seconds: float
     fresh: bool  # whether all of it was collected just now
-    simulation: float | None  # MuJoCo's steps per second on one core just before, if fresh
+    simulation: float | None  # MuJoCo's steps per second on one core just after, if fresh
 
 
 def main(config: config_dict.ConfigDict) -> None:
@@ -81,8 +82,6 @@ def collect(name: str, config: config_dict.ConfigDict) -> Collected:
     """Load one data set, which collects it where it is not stored yet."""
     parts = _parts(name, config.steps or None, config.seed)
     begun = any(any(part.parent.glob(f".*{part.name}-*")) for part in parts)  # hidden: unfinished
-    stored = all(part.exists() for part in parts)
-    simulation = None if stored else _simulation_rate(name)
     before, started = [*map(_stamp, parts)], time.perf_counter()
     trajectories = behaviours.load(
         name,
@@ -93,13 +92,14 @@ def collect(name: str, config: config_dict.ConfigDict) -> Collected:
     )
     seconds = time.perf_counter() - started
     changed = all(old != new for old, new in zip(before, map(_stamp, parts), strict=True))
+    fresh = changed and not begun
     return Collected(
         found=inspection.inspect(trajectories),
         returns=inspection.returns(trajectories),
         folder=behaviours.folder(name, config.steps or None, config.seed),
         seconds=seconds,
-        fresh=changed and not begun,
-        simulation=simulation if changed and not begun else None,
+        fresh=fresh,
+        simulation=_simulation_rate(trajectories) if fresh else None,
     )
 
 
@@ -169,10 +169,12 @@ def table(collected: Sequence[Collected]) -> rich.table.Table:
     return grid
 
 
-def _simulation_rate(name: str) -> float | None:
+def _simulation_rate(trajectories: Trajectories) -> float | None:
     from experiments import machine  # jax and mujoco, which the other actions do without
 
-    return machine.simulation_rate(registry.split_name(name)[0].builtin_id)
+    return machine.simulation_rate(
+        trajectories.info.env_id, trajectories.observations, trajectories.actions
+    )
 
 
 def _check_place(path: pathlib.Path) -> None:

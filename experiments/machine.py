@@ -12,6 +12,8 @@ import numpy as np
 
 from mtm_jax.envs import make
 
+_STRETCH = 100  # steps until rounding has changed the trajectory
+
 
 def matrix_product_rate(size: int = 1024, repeats: int = 20) -> float:
     """Measure float32 matrix products of `size` squared, in GFLOP/s."""
@@ -25,22 +27,34 @@ def matrix_product_rate(size: int = 1024, repeats: int = 20) -> float:
     return 2e-9 * size**3 * repeats / (time.perf_counter() - started)
 
 
-def simulation_rate(env_id: str, steps: int = 5000) -> float | None:
-    """Measure MuJoCo alone on one core under random actions, in environment steps per second.
+def simulation_rate(
+    env_id: str, observations: np.ndarray, actions: np.ndarray, stretches: int = 50
+) -> float | None:
+    """Measure MuJoCo alone on one core where recorded data were, in environment steps per second.
 
-    None where the environment does not show its simulation.
+    Stretches of 100 steps are simulated again from recorded states with the recorded actions:
+    how many contacts there are decides what a step costs.
+
+    Args:
+        env_id: a locomotion environment of gymnasium; others do not show their state: None.
+        observations: [N, S], all coordinates but the first, then the velocities.
+        actions: [N, A] in the environment's units.
+        stretches: how many, at evenly spaced rows.
     """
     env = make.make(env_id).unwrapped
     if not hasattr(env, "frame_skip"):
         return None
-    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (steps, env.model.nu))
+    env.reset(seed=0)
+    length = min(_STRETCH, len(actions))
+    starts = np.linspace(0, len(actions) - length, stretches).astype(int)
     started = time.perf_counter()
-    for k, action in enumerate(actions):
-        if k % 100 == 0:  # lying on the ground costs other than moving
-            mujoco.mj_resetData(env.model, env.data)
-        env.data.ctrl[:] = action
-        mujoco.mj_step(env.model, env.data, nstep=env.frame_skip)
-    return steps / (time.perf_counter() - started)
+    for start in starts:
+        coordinates, velocities = np.split(observations[start].astype(float), [env.model.nq - 1])
+        env.set_state(np.append(0.0, coordinates), velocities)
+        for action in actions[start : start + length]:
+            env.data.ctrl[:] = action
+            mujoco.mj_step(env.model, env.data, nstep=env.frame_skip)
+    return stretches * length / (time.perf_counter() - started)
 
 
 def describe() -> str:

@@ -123,6 +123,22 @@ def test_a_shard_depends_on_its_task_alone(actors):
     assert differ(first, shard.sample(task(actors, key=(1,))))
 
 
+def test_an_action_does_not_depend_on_the_order_of_summation(actors):
+    # Of 256 units, because that is where processors round differently.
+    rng = np.random.default_rng(0)
+    layers = tuple(
+        (rng.normal(size=shape) / 16, rng.normal(size=shape[1]))
+        for shape in ((11, 256), (256, 256), (256, 6))
+    )
+    obs = rng.normal(size=(500, 11)).astype(np.float32)
+    noise = rng.normal(size=(500, 3)).astype(np.float32)
+    order = rng.permutation(256)
+    (w0, b0), (w1, b1), (w2, b2) = layers
+    shuffled = ((w0[:, order], b0[order]), (w1[order][:, order], b1[order]), (w2[order], b2))
+    np.testing.assert_array_equal(shard.act(layers, obs, noise), shard.act(shuffled, obs, noise))
+    assert all(w.dtype == np.float64 for w, _ in shard.load_actor(task(actors).actor))
+
+
 def test_used_environments_change_nothing(actors):
     pool = {}
     shard.sample(task(actors, seed=3), pool=pool)

@@ -317,7 +317,9 @@ def stand_in(monkeypatch):
         return make(name)
 
     monkeypatch.setattr(behaviours, "load", load)
-    monkeypatch.setattr(machine, "simulation_rate", {"Hopper-v5": 9000.0}.get)
+    monkeypatch.setattr(
+        machine, "simulation_rate", lambda env_id, *_: {"Hopper-v5": 9000.0}.get(env_id)
+    )
     monkeypatch.setattr(data_collect, "_has_actors", lambda name: not name.startswith("walker"))
 
 

@@ -38,8 +38,8 @@ _LOG = logging.getLogger("mtm_jax")
 STEPS = {"medium": 1_000_000, "medium-replay": 400_000, "expert": 1_000_000, "explore": 500_000}
 STEPS["medium-expert"] = STEPS["medium"] + STEPS["expert"]
 _SIMULATORS = {"walker": ("dm_control",)}  # suite -> what simulates it besides MuJoCo
-_SHARD_STEPS = 12_500
-_VERSION = 1  # of the recipe; data of another version are collected again
+_SHARD_STEPS = 25_000
+_VERSION = 2  # of the recipe; data of another version are collected again
 
 
 def load(
@@ -199,7 +199,7 @@ def _shards(section: ladders.Section, info: DataInfo, seed: int) -> list[shard.T
 def _store(
     trajectories: Trajectories, staged: pathlib.Path, target: pathlib.Path, origin: dict
 ) -> Trajectories:
-    """Publish a collected data set, unless another process just did; return what was stored."""
+    """Publish a collected data set, unless another process just did."""
     extra = {
         "mtm_jax": origin,
         "algorithm_name": "SAC",
@@ -208,7 +208,6 @@ def _store(
     name = trajectories.info.name
     try:
         minari_writer.write_files(trajectories, f"mtm_jax/{target.name}", staged, extra)
-        stored = minari.read(staged, trajectories.info)
         first = cache.publish(staged, target)
     except OSError as error:
         raise UserError(
@@ -216,4 +215,4 @@ def _store(
             "set MTM_JAX_DATA to a folder with enough space"
         ) from error
     _LOG.info("stored %s in %s" if first else "another process stored %s first in %s", name, target)
-    return stored
+    return trajectories

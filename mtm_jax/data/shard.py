@@ -18,7 +18,7 @@ import numpy as np
 
 from mtm_jax.envs import make
 
-SLOTS = 16  # environments that share one forward pass
+SLOTS = 32  # environments that share one forward pass
 _REPORT_EVERY = 50  # rounds of all slots
 
 
@@ -48,23 +48,28 @@ Layers = tuple[tuple[np.ndarray, np.ndarray], ...]  # (kernel, bias) of each lay
 
 
 def load_actor(path: str | os.PathLike) -> Layers:
-    """Read the three layers of an actor, [S, 256], [256, 256] and [256, 2A] with their biases."""
+    """Read the three layers of an actor, [S, 256], [256, 256] and [256, 2A] with their biases.
+
+    In float64: processors round sums differently, and a simulation amplifies any difference. An
+    action that is rounded to float32 afterwards is the same on all of them.
+    """
     with np.load(path, allow_pickle=False) as file:
-        return tuple((file[f"layer_{k}/kernel"], file[f"layer_{k}/bias"]) for k in range(3))
+        names = [(f"layer_{k}/kernel", f"layer_{k}/bias") for k in range(3)]
+        return tuple((np.float64(file[kernel]), np.float64(file[bias])) for kernel, bias in names)
 
 
 def act(layers: Layers, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Sample `tanh(loc + exp(log_std) noise)`.
 
     Args:
-        layers: the actor.
+        layers: the actor, in the precision to compute in.
         obs: [E, S] float32.
         noise: standard normal draws, [E, A] float32; zeros give the mode.
 
     Returns:
         [E, A] float32 in [-1, 1].
     """
-    hidden = obs
+    hidden = obs.astype(layers[0][0].dtype)
     for kernel, bias in layers[:-1]:
         hidden = hidden @ kernel
         hidden += bias
@@ -72,7 +77,7 @@ def act(layers: Layers, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
     kernel, bias = layers[-1]
     loc, raw = np.split(hidden @ kernel + bias, 2, axis=-1)
     log_std = -5.0 + 3.5 * (np.tanh(raw) + 1.0)
-    return np.tanh(loc + np.exp(log_std) * noise)
+    return np.tanh(loc + np.exp(log_std) * noise).astype(np.float32)
 
 
 class _Episode:
