@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_FLAGS)
 
-.PHONY: help setup pretrain data behaviours figures test test-slow bench lint format clean
+.PHONY: help setup pretrain critic data behaviours figures test test-slow bench lint format clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,13 @@ pretrain: .venv/.installed ## pretrain on ENV=hopper-medium [SOURCE= PRESET= SEE
 	  $(call override,source,$(SOURCE)) $(call override,seed,$(SEED)) \
 	  $(call override,steps,$(STEPS)) $(call override,out,$(OUT)))
 comma = ,
+
+critic: .venv/.installed ## train a critic for the run of make pretrain [ENV= SOURCE= PRESET= SEED= STEPS= OUT=]
+	@test -n "$(ENV)" || { echo "error: make critic needs ENV, e.g. ENV=hopper-medium" >&2; exit 2; }
+	$(BIN)/python -m experiments.critic $(strip \
+	  --config='configs/critic.py:$(ENV)$(if $(PRESET),$(comma)preset=$(PRESET))' \
+	  $(call override,source,$(SOURCE)) $(call override,seed,$(SEED)) \
+	  $(call override,critic.steps,$(STEPS)) $(call override,run,$(OUT)))
 
 data: .venv/.installed ## list the data sets and where they are
 	$(BIN)/python -m experiments.data list

@@ -42,6 +42,15 @@ def check(settings: config_dict.ConfigDict) -> None:
         raise UserError(
             f"eval.methods are {tuple(settings.methods)}; choose among {', '.join(roles.POLICIES)}"
         )
+    check_numbers(settings)
+
+
+def check_numbers(settings: config_dict.ConfigDict) -> None:
+    """Refuse numbers of an evaluation that are out of range.
+
+    Raises:
+        UserError: it says which.
+    """
     if not np.isfinite(settings.target_fraction):
         raise UserError(
             f"eval.target_fraction is {settings.target_fraction}; give a fraction of the best "
@@ -76,19 +85,24 @@ def evaluate_run(
     Raises:
         UserError: the environment of the data has no simulator.
     """
-    if not agent.info.env_id:
-        raise UserError(
-            f"{folder} was trained on {agent.info.name}, for which there is no simulator, so it "
-            "cannot be evaluated; its losses on held-out data are in metrics.jsonl"
-        )
+    check_simulator(agent, folder)
     run = runs.read_config(folder)
     methods = feasible(settings.methods, agent.returns)
     if len(methods) < len(settings.methods):
         cli.say(f"{agent.info.name} has no rewards, so rcbc has no return to ask for: left out")
-    rows = [evaluate_method(agent, m, settings, experiment, run) for m in methods]
-    for row in rows:
-        row["metrics"] |= measured or {}
-        results.write_result(folder, row)
+    rows = []
+    for method in methods:
+        actor = agent.actor(method, settings.target_fraction)
+        rows.append(evaluate_actor(agent, method, actor, settings, experiment, run))
+        rows[-1]["metrics"] |= measured or {}
+        results.write_result(folder, rows[-1])
+    say_rows(rows)
+    figures.scores(folder)
+    return rows
+
+
+def say_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the table of results, rates of success, and the score of the data."""
     results.print_results(rows)
     for row in rows:
         say_successes(row)
@@ -96,8 +110,19 @@ def evaluate_run(
         if "dataset_mean_score" in row["metrics"]:
             mean, best = (row["metrics"][f"dataset_{k}_score"] for k in ("mean", "best"))
             cli.say(f"the data set's own score: mean {mean:.1f}, best {best:.1f}")
-    figures.scores(folder)
-    return rows
+
+
+def check_simulator(agent: agent_lib.Agent, folder: pathlib.Path) -> None:
+    """Refuse a run whose environment is not known.
+
+    Raises:
+        UserError: the environment of the data has no simulator.
+    """
+    if not agent.info.env_id:
+        raise UserError(
+            f"{folder} was trained on {agent.info.name}, for which there is no simulator, so it "
+            "cannot be evaluated; its losses on held-out data are in metrics.jsonl"
+        )
 
 
 def feasible(methods: Sequence[str], returns: agent_lib.ReturnSummary) -> list[str]:
@@ -105,16 +130,27 @@ def feasible(methods: Sequence[str], returns: agent_lib.ReturnSummary) -> list[s
     return [method for method in methods if method != "rcbc" or returns.best is not None]
 
 
-def evaluate_method(
+def evaluate_actor(
     agent: agent_lib.Agent,
     method: str,
+    actor: rollout.Actor,
     settings: config_dict.ConfigDict,
     experiment: str,
     run: Mapping[str, Any],
+    further: Mapping[str, Any] | None = None,
 ) -> dict:
-    """Run one method's episodes and build its row of results; `run` is the run's configuration."""
+    """Run one method's episodes and build its row of results.
+
+    Args:
+        agent: the model behind the method.
+        method: its name in the row.
+        actor: what acts.
+        settings: episodes, seed and target_fraction.
+        experiment: the program that asks.
+        run: the configuration of the pretraining run.
+        further: other settings of the row.
+    """
     info, spec = agent.info, registry.spec_of_id(agent.info.env_id)
-    actor = agent.actor(method, settings.target_fraction)
     with progress.progress(spec.max_episode_steps, f"{method} episodes") as bar:
         episodes = rollout.rollout(
             info.env_id,
@@ -124,7 +160,7 @@ def evaluate_method(
             spec.max_episode_steps,  # demonstrations may be longer
             on_step=lambda step, alive: bar.update(step, f"{alive} running"),
         )
-    target = agent.target_return(settings.target_fraction) if method == "rcbc" else None
+    target = None if method == "bc" else agent.target_return(settings.target_fraction)
     return results.result(
         experiment=experiment,
         env_id=info.env_id,
@@ -144,6 +180,7 @@ def evaluate_method(
             "eval_seed": settings.seed,
             "target_fraction": settings.target_fraction,
             "action": "mode",
+            **(further or {}),
         },
         metrics={
             **{

@@ -22,6 +22,21 @@ def mask_patterns(**weights: float) -> dict[str, float]:
 # The prompts of test time have probability zero under the random autoregressive masks.
 HALF_PROMPTS = mask_patterns(random_autoregressive=0.5, rcbc=0.2, bc=0.1, fd=0.1, id=0.05, pi=0.05)
 
+# How M3PC plans (table 4).
+PLAN = {
+    "candidates": 625,  # N
+    "history": 4,  # past steps in view
+    "horizon": 4,  # planned steps, the present one included
+    "lambda_": 0.6,
+    "spread": 1.0,  # multiplies the standard deviations of the proposals
+    "readout": "fd",  # rp: rewards and returns from a pass of their own
+    "current_state": "true",  # or reconstructed
+    "convention": "equation3",  # or released
+}
+# What differs by what guides: returns are undiscounted sums, a critic's values are not.
+PLAN_M = {"discount": 0.99, "xi": 1.0, "xi_unit": "std"}  # unit: standard deviations, or raw
+PLAN_Q = {"discount": 0.99, "xi": 1.0, "xi_unit": "std"}
+
 
 def parse(name: str, **choices: tuple[str, ...]) -> tuple[str, dict[str, str]]:
     """Split `<env>-<level>[,option=value...]`; the first choice of an option is its default.

@@ -20,14 +20,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mtm_jax import checkpoint, model_files, tokens
+from mtm_jax import checkpoint, iql, model_files, tokens
 from mtm_jax import policy as policy_lib
+from mtm_jax.config import CriticConfig
 from mtm_jax.envs import rollout
 from mtm_jax.errors import UserError
 from mtm_jax.model import Model, make_model
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles
 from mtm_jax.types import DataInfo
+
+CRITIC_FOLDER = "critic"  # inside the run folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Agent:
         returns: of the training data.
         history: past steps in view when acting.
         step: optimiser steps of the checkpoint.
+        critic: of the same run, if one was trained; `require_critic` insists on it.
+        run: the folder that all of this was loaded from, if it was.
     """
 
     model: Model
@@ -57,6 +62,21 @@ class Agent:
     returns: ReturnSummary
     history: int
     step: int
+    critic: iql.Critic | None = None
+    run: str = ""
+
+    def require_critic(self) -> iql.Critic:
+        """Return the critic.
+
+        Raises:
+            UserError: the run has none.
+        """
+        if self.critic is None:
+            raise UserError(
+                "this run has no critic; train one with python -m experiments.critic "
+                f"--config.run={self.run or 'FOLDER'}"
+            )
+        return self.critic
 
     def policy(
         self, prompt: str = "rcbc", target_fraction: float = 1.0, seed: int | None = None
@@ -230,6 +250,30 @@ def load(run: str | pathlib.Path, step: int | None = None) -> Agent:
         returns=ReturnSummary(**meta["returns"]),
         history=meta["history"],
         step=step,
+        critic=load_critic(run),
+        run=str(run),
+    )
+
+
+def load_critic(run: str | pathlib.Path) -> iql.Critic | None:
+    """Load the newest critic of a run; None where none has been saved.
+
+    Raises:
+        UserError: its checkpoint is damaged.
+    """
+    folder = pathlib.Path(run) / CRITIC_FOLDER
+    if not (folder / "checkpoints").is_dir():
+        return None
+    checkpoints = checkpoint.Checkpoints(folder, read_only=True)
+    if not (steps := checkpoints.steps()):
+        return None
+    meta, saved = checkpoints.restore_meta(steps[-1]), checkpoints.restore_model(steps[-1])
+    config = meta["critic_config"]
+    return iql.Critic(
+        config=CriticConfig(**(config | {"hidden": tuple(config["hidden"])})),
+        params=jax.tree.map(jnp.asarray, saved["params"]),
+        stats=tokens.Stats(**jax.tree.map(jnp.asarray, saved["stats"])),
+        step=steps[-1],
     )
 
 
@@ -241,6 +285,11 @@ def describe(agent: Agent) -> dict[str, Any]:
         "returns": dataclasses.asdict(agent.returns),
         "history": agent.history,
     }
+
+
+def describe_critic(critic: iql.Critic) -> dict[str, Any]:
+    """Build the JSON that `load_critic` reads back from a checkpoint."""
+    return {"critic_config": dataclasses.asdict(critic.config)}
 
 
 def info_from_json(data: Mapping[str, Any]) -> DataInfo:

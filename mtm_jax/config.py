@@ -187,3 +187,81 @@ class RNDConfig:
     learning_rate: float = 1e-4  # of the predictor
     clip: float = 5.0  # of normalised observations, in standard deviations
     running_rate: float = 1e-3  # smallest step of the running means and standard deviations
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticConfig:
+    """Implicit Q-learning, which trains the critic that guides planning."""
+
+    hidden: tuple[int, ...] = (256, 256)
+    members: int = 2  # of the Q ensemble
+    expectile: float = 0.7  # tau: V is this expectile of Q over the data's actions
+    discount: float = 0.99
+    learning_rate: float = 3e-4
+    polyak: float = 0.005  # of the target Q
+    batch_size: int = 256
+    total_steps: int = 1_000_000
+    policy: bool = False  # also learn a policy by advantage-weighted regression
+    policy_temperature: float = 3.0  # beta, multiplies the advantage; 0 is behaviour cloning
+
+    def __post_init__(self):
+        _require(
+            len(self.hidden) > 0 and min(self.hidden) >= 1,
+            f"hidden is {self.hidden}; it must be a tuple of layer widths, each at least 1",
+        )
+        for name in ("members", "batch_size", "total_steps"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name} is {value}; it must be at least 1")
+        _require(
+            0 < self.expectile < 1,
+            f"expectile is {self.expectile}; it must be between 0 and 1, such as 0.7",
+        )
+        _require(0 <= self.discount <= 1, f"discount is {self.discount}; it must be in [0, 1]")
+        _require(0 < self.polyak <= 1, f"polyak is {self.polyak}; it must be in (0, 1]")
+        rate, beta = self.learning_rate, self.policy_temperature
+        _require(0 < rate < math.inf, f"learning_rate is {rate}; it must be positive and finite")
+        _require(
+            0 <= beta < math.inf,
+            f"policy_temperature is {beta}; it must be finite and not negative",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanConfig:
+    """Forward M3PC: algorithm 1 and equation 3."""
+
+    guidance: Literal["returns", "critic"] = "returns"  # M3PC-M or M3PC-Q
+    candidates: int = 625  # N
+    history: int = 4  # past steps in view
+    horizon: int = 4  # h, planned steps, the present one included
+    lambda_: float = 0.6
+    discount: float = 0.99  # gamma
+    xi: float = 1.0  # multiplies the utilities in the softmax
+    xi_unit: Literal["std", "raw"] = "std"  # standard deviations over the candidates, or returns
+    spread: float = 1.0  # multiplies the standard deviations of the proposals
+    readout: Literal["fd", "rp"] = "fd"  # the pass that rewards and returns are read from
+    current_state: Literal["true", "reconstructed"] = "true"  # what stands for s_t
+    convention: Literal["equation3", "released"] = "equation3"  # F7, F10
+
+    def __post_init__(self):
+        for name in ("candidates", "horizon"):
+            value = getattr(self, name)
+            _require(value >= 1, f"plan {name} is {value}; it must be at least 1")
+        _require(self.history >= 0, f"plan history is {self.history}; it must not be negative")
+        for name in ("lambda_", "discount"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"plan {name} is {value}; it must be in [0, 1]")
+        for name in ("xi", "spread"):
+            value = getattr(self, name)
+            _require(
+                0 <= value < math.inf, f"plan {name} is {value}; it must be finite, not negative"
+            )
+        for name, choices in (
+            ("guidance", ("returns", "critic")),
+            ("xi_unit", ("std", "raw")),
+            ("readout", ("fd", "rp")),
+            ("current_state", ("true", "reconstructed")),
+            ("convention", ("equation3", "released")),
+        ):
+            value = getattr(self, name)
+            _require(value in choices, f"plan {name} is {value!r}; choose {' or '.join(choices)}")

@@ -1,4 +1,7 @@
-"""Value networks and actor heads of the actor-critic programs."""
+"""Value networks and actor heads of the actor-critic programs.
+
+Inputs go into the networks as they are; the programs decide whether they are normalised.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,32 @@ class Q(nn.Module):
             networks.MLP((*self.hidden, 1), name=f"member_{m}")(x) for m in range(self.members)
         ]
         return jnp.stack([v[..., 0] for v in values])
+
+
+class V(nn.Module):
+    """A state value: obs [..., S] -> [...]."""
+
+    hidden: Sequence[int] = (256, 256)
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Array:
+        return networks.MLP((*self.hidden, 1), name="mlp")(obs)[..., 0]
+
+
+class NormalActor(nn.Module):
+    """A Normal policy with a bounded mean and a spread that no state changes.
+
+    obs [..., S] -> mean [..., A] in (-1, 1), standard deviation [A].
+    """
+
+    action_dim: int
+    hidden: Sequence[int] = (256, 256)
+
+    @nn.compact
+    def __call__(self, obs: Array) -> tuple[Array, Array]:
+        mean = jnp.tanh(networks.MLP((*self.hidden, self.action_dim), name="mlp")(obs))
+        log_std = self.param("log_std", nn.initializers.zeros, (self.action_dim,))
+        return mean, jnp.exp(jnp.clip(log_std, -20.0, 2.0))
 
 
 class TanhNormalActor(nn.Module):

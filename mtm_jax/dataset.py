@@ -1,4 +1,4 @@
-"""Trajectories on the device: flat arrays, an index of windows, and jittable sampling."""
+"""Trajectories on the device: flat arrays, their windows and transitions, jittable sampling."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from mtm_jax.types import MODALITIES, Trajectories
 
 
 class Dataset(flax.struct.PyTreeNode):
-    """One split of a data set on the device; N steps, W windows.
+    """One split of a data set on the device; N steps, W windows, n transitions.
 
     A window is T consecutive steps of one episode. An episode shorter than T is one window, whose
     remaining slots are not valid.
+    A transition is a step with its action and reward whose next state is known or not needed.
     """
 
     values: dict[str, Array]  # modality -> [N, D], raw; actions rescaled to [-1, 1]
@@ -29,6 +30,9 @@ class Dataset(flax.struct.PyTreeNode):
     available: dict[str, Array]  # modality -> [N] bool, named only if some episode lacks it
     window_starts: Array  # [W] int32, row of a window's first step
     window_steps: Array  # [W] int32, valid steps of a window, at most T
+    transitions: Array  # [n] int32, a step's row, or -1 - e for the last step of episode e
+    last_rows: Array  # [episodes] int32, row of an episode's last step
+    final_states: Array  # [episodes, S] raw, after the last step; the last state where unknown
 
 
 class Windows(NamedTuple):
@@ -37,6 +41,16 @@ class Windows(NamedTuple):
     values: dict[str, Array]  # modality -> [B, T, D], raw
     valid: Array  # [B, T] bool, False on slots beyond a short episode
     available: dict[str, Array]  # modality -> [B] bool, as in Dataset
+
+
+class Transitions(flax.struct.PyTreeNode):
+    """Transitions end to end; n of them."""
+
+    obs: Array  # [n, S]
+    actions: Array  # [n, A] in [-1, 1]
+    rewards: Array  # [n]
+    next_obs: Array  # [n, S]
+    terminals: Array  # [n], 1.0 where the environment itself ended the episode
 
 
 def make_dataset(trajectories: Trajectories, window: int) -> Dataset:
@@ -59,6 +73,7 @@ def make_dataset(trajectories: Trajectories, window: int) -> Dataset:
             "name the right environment"
         )
     starts, steps = _index_windows(trajectories, window)
+    ends = trajectories.starts + lengths - 1
     return Dataset(
         values={m: jnp.asarray(v) for m, v in _raw_values(trajectories).items()},
         terminals=jnp.asarray(trajectories.terminals),
@@ -69,6 +84,9 @@ def make_dataset(trajectories: Trajectories, window: int) -> Dataset:
         },
         window_starts=jnp.asarray(starts, jnp.int32),
         window_steps=jnp.asarray(steps, jnp.int32),
+        transitions=jnp.asarray(_index_transitions(trajectories), jnp.int32),
+        last_rows=jnp.asarray(ends, jnp.int32),
+        final_states=jnp.asarray(_final_states(trajectories)),
     )
 
 
@@ -79,6 +97,27 @@ def _index_windows(trajectories: Trajectories, window: int) -> tuple[np.ndarray,
     episode = np.repeat(np.arange(len(lengths)), counts)
     offset = np.arange(len(episode)) - np.repeat(np.cumsum(counts) - counts, counts)
     return trajectories.starts[episode] + offset, np.minimum(lengths[episode], window)
+
+
+def _index_transitions(trajectories: Trajectories) -> np.ndarray:
+    """Every step that is a transition, [n]; see `Dataset.transitions`."""
+    ends = trajectories.starts + trajectories.lengths - 1
+    index = np.arange(len(trajectories.rewards))
+    index[ends] = -1 - np.arange(len(ends))
+    usable = _has(trajectories, "actions") & _has(trajectories, "rewards")
+    # After a terminal nothing is bootstrapped, so that its next state need not be known.
+    usable[ends] &= _final_known(trajectories) | trajectories.terminals[ends]
+    return index[usable]
+
+
+def _final_known(trajectories: Trajectories) -> np.ndarray:
+    return np.isfinite(trajectories.final_observations).all(axis=1)
+
+
+def _final_states(trajectories: Trajectories) -> np.ndarray:
+    last = trajectories.observations[trajectories.starts + trajectories.lengths - 1]
+    known = _final_known(trajectories)[:, None]
+    return np.where(known, trajectories.final_observations, last)
 
 
 def _raw_values(trajectories: Trajectories) -> dict[str, np.ndarray]:
@@ -164,6 +203,37 @@ def take_windows(data: Dataset, index: Array, window: int) -> Windows:
         values={m: v[rows] for m, v in data.values.items()},
         valid=slots < steps,
         available={m: has[rows[:, 0]] for m, has in data.available.items()},
+    )
+
+
+def sample_transitions(key: Array, data: Dataset, batch_size: int) -> Transitions:
+    """Draw transitions uniformly with replacement; jittable.
+
+    Values are raw; only the actions are in [-1, 1]. A timeout whose final observation is unknown
+    and episodes without actions or rewards are never drawn.
+
+    Args:
+        key: random key.
+        data: the split to draw from; it must have transitions.
+        batch_size: B.
+    """
+    index = jax.random.randint(key, (batch_size,), 0, data.transitions.shape[0])
+    return take_transitions(data, index)
+
+
+def take_transitions(data: Dataset, index: Array) -> Transitions:
+    """Gather the transitions at `index`, [B]."""
+    code = data.transitions[index]
+    is_last, episode = code < 0, jnp.maximum(-1 - code, 0)
+    row = jnp.where(is_last, data.last_rows[episode], code)
+    states = data.values["states"]
+    following = states[jnp.minimum(row + 1, states.shape[0] - 1)]
+    return Transitions(
+        obs=states[row],
+        actions=data.values["actions"][row],
+        rewards=data.values["rewards"][row, 0],
+        next_obs=jnp.where(is_last[:, None], data.final_states[episode], following),
+        terminals=data.terminals[row].astype(jnp.float32),
     )
 
 

@@ -1,4 +1,4 @@
-"""Reconstruction losses and the entropy Lagrangian. Per-element values; the caller reduces."""
+"""Losses of the trajectory model and of IQL. Per-element values; the caller reduces."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from mtm_jax import distributions
+
+ADVANTAGE_WEIGHT_LIMIT = 100.0
 
 
 def squared_error(prediction: Array, target: Array) -> Array:
@@ -53,3 +55,28 @@ def dual_loss(log_sigma: Array, entropy: Array, entropy_target: float) -> Array:
     sigma rises while the entropy is below its target and falls towards zero above it.
     """
     return jnp.exp(log_sigma) * (jax.lax.stop_gradient(entropy) - entropy_target)
+
+
+def expectile_error(difference: Array, expectile: float) -> Array:
+    """Asymmetric squared error |tau - 1[u < 0]| u^2 (IQL equation 5): [...] -> [...].
+
+    Args:
+        difference: u, the target less the prediction.
+        expectile: tau; 0.5 gives half the squared error, more leans towards large targets.
+    """
+    weight = jnp.where(difference < 0, 1.0 - expectile, expectile)
+    return weight * difference**2
+
+
+def advantage_weighted(log_prob: Array, advantage: Array, temperature: float) -> Array:
+    """-min(exp(beta A), 100) log pi(a | s), the weight held fixed (IQL equation 7).
+
+    Args:
+        log_prob: joint log density of the data's actions, [...].
+        advantage: A, [...].
+        temperature: beta; 0 is behaviour cloning.
+    """
+    chex.assert_equal_shape([log_prob, advantage])
+    limit = jnp.log(ADVANTAGE_WEIGHT_LIMIT)  # limited before the exponential, which overflows
+    weight = jnp.exp(jnp.minimum(temperature * advantage, limit))
+    return -jax.lax.stop_gradient(weight) * log_prob

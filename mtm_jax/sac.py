@@ -18,16 +18,7 @@ from jax import Array
 
 from mtm_jax import critics, distributions, training
 from mtm_jax.config import SACConfig
-
-
-class Transitions(flax.struct.PyTreeNode):
-    """Transitions end to end; n of them."""
-
-    obs: Array  # [n, S]
-    actions: Array  # [n, A] in [-1, 1]
-    rewards: Array  # [n]
-    next_obs: Array  # [n, S]
-    terminals: Array  # [n], 1.0 where the environment itself ended the episode
+from mtm_jax.dataset import Transitions
 
 
 class Replay(flax.struct.PyTreeNode):

@@ -159,9 +159,8 @@ def test_success_rates_are_in_the_results_and_on_the_screen(monkeypatch, capsys)
     done = np.array([True, True, False]), np.array([True, False, False])
     episodes = rollout.Episodes(np.array([5.0, 1.0, 0.0]), np.array([5, 5, 5]), *done)
     monkeypatch.setattr(rollout, "rollout", lambda *a, **k: episodes)
-    row = evaluate.evaluate_method(
-        make_agent(registry.ENVS["door"].builtin_id), "bc", SETTINGS, "evaluate", RUN
-    )
+    agent = make_agent(registry.ENVS["door"].builtin_id)
+    row = evaluate.evaluate_actor(agent, "bc", None, SETTINGS, "evaluate", RUN)
     assert row["metrics"]["success_rate"] == pytest.approx(2 / 3)
     assert row["metrics"]["final_success_rate"] == pytest.approx(1 / 3)
     assert row["normalized_scores"] == [5.0, 1.0, 0.0]

@@ -40,3 +40,21 @@ def test_the_actor_depends_on_the_state_and_its_spread_is_bounded():
     assert dist.loc.shape == dist.log_std.shape == (6, 2)
     assert jnp.abs(jnp.diff(dist.loc, axis=0)).min() > 0
     assert (dist.log_std >= -5.0).all() and (dist.log_std <= 2.0).all()
+
+
+def test_a_state_value_is_one_number_per_state():
+    critic = critics.V((8, 8))
+    variables = critic.init(jax.random.key(0), OBS)
+    values = critic.apply(variables, OBS)
+    assert values.shape == (6,) and np.ptp(values) > 0
+    assert critic.apply(variables, OBS[2]).shape == ()
+
+
+def test_the_spread_of_a_normal_actor_is_no_matter_of_the_state_and_bounded():
+    actor = critics.NormalActor(2, (8, 8))
+    variables = actor.init(jax.random.key(0), OBS)
+    mean, std = actor.apply(variables, 1e3 * OBS)
+    assert mean.shape == (6, 2) and (jnp.abs(mean) <= 1).all()
+    np.testing.assert_array_equal(std, [1.0, 1.0])
+    params = variables["params"] | {"log_std": jnp.array([-50.0, 50.0])}
+    np.testing.assert_allclose(actor.apply({"params": params}, OBS)[1], np.exp([-20.0, 2.0]))

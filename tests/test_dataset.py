@@ -273,3 +273,58 @@ def test_a_split_that_the_data_bring_is_used_as_it_is():
     whole = dataclasses.replace(make([3, 4, 5, 6]), train=np.array([True, False, True, False]))
     train, valid = dataset.split_episodes(whole, 0.75, seed=7)
     assert (train.lengths.tolist(), valid.lengths.tolist()) == ([3, 5], [4, 6])
+
+
+def all_transitions(trajectories):
+    data = dataset.make_dataset(trajectories, 1)
+    return dataset.take_transitions(data, jnp.arange(data.transitions.shape[0]))
+
+
+def with_final(trajectories, known):
+    final = np.where(np.array(known)[:, None], trajectories.final_observations, np.nan)
+    return dataclasses.replace(trajectories, final_observations=final)
+
+
+def steps_of(transitions):
+    return [tuple(s) for s in np.asarray(transitions.obs).astype(int)]
+
+
+def test_a_transition_leads_to_the_next_step_of_its_own_episode():
+    trajectories = make((5, 1, 3, 1), low=(-2.0,), high=(2.0,))
+    found = all_transitions(trajectories)
+    assert steps_of(found) == [(e, s) for e, n in enumerate((5, 1, 3, 1)) for s in range(n)]
+    np.testing.assert_array_equal(found.next_obs, found.obs + np.array([0, 1]))
+    np.testing.assert_allclose(found.rewards, trajectories.rewards)
+    np.testing.assert_allclose(found.actions, trajectories.actions / 2, atol=1e-6)
+    np.testing.assert_array_equal(found.terminals, trajectories.terminals.astype(np.float32))
+
+
+def test_without_a_final_observation_a_timeout_is_left_out_and_a_terminal_is_not():
+    """Episodes 0 and 2 end by themselves."""
+    found = all_transitions(with_final(make((3, 2, 2, 4)), [False, False, True, True]))
+    steps = steps_of(found)
+    assert (0, 2) in steps and (1, 1) not in steps
+    assert len(steps) == 10
+    assert np.isfinite(found.next_obs).all()
+    going_on = np.asarray(found.terminals) == 0
+    expected = np.asarray(found.obs) + np.array([0, 1])
+    np.testing.assert_array_equal(np.asarray(found.next_obs)[going_on], expected[going_on])
+
+
+@pytest.mark.parametrize("modality", ["actions", "rewards"])
+def test_episodes_without_actions_or_rewards_have_no_transitions(modality):
+    found = all_transitions(make((3, 4, 5), **{modality: [True, False, True]}))
+    assert {episode for episode, _ in steps_of(found)} == {0, 2}
+    assert dataset.make_dataset(make((3,), **{modality: [False]}), 1).transitions.shape == (0,)
+
+
+def test_transitions_are_drawn_uniformly():
+    trajectories = with_final(make((5, 9, 1, 2)), [True, False, True, True])
+    data, draws = dataset.make_dataset(trajectories, 1), 20_000
+    draw = jax.jit(dataset.sample_transitions, static_argnums=2)
+    batch = draw(jax.random.key(0), data, draws)
+    assert batch.obs.shape == batch.next_obs.shape == (draws, 2)
+    assert batch.rewards.shape == batch.terminals.shape == (draws,)
+    _, counts = np.unique(np.asarray(batch.obs), axis=0, return_counts=True)
+    assert len(counts) == 16
+    assert np.abs(counts - draws / 16).max() < 5 * np.sqrt(draws / 16)

@@ -19,8 +19,8 @@ LEVELS = {
     3: {"dataset", "training", "pretrain", "iql", "finetune", "td3", "sac", "rnd"}
     | {"torch_import"}
     | {"baselines.", "planning."},
-    4: {"agent", "cache", "checkpoint", "figures", "metrics", "model_files", "policy", "progress"}
-    | {"data_figures", "records", "results"}
+    4: {"agent", "cache", "checkpoint", "figures", "metrics", "model_files", "planner", "policy"}
+    | {"data_figures", "progress", "records", "results"}
     | {"report", "sharding", "statistics", "video", "data.", "envs."},
 }
 LINEN = {"networks", "model", "critics"}

@@ -90,3 +90,31 @@ def test_sigma_rests_at_the_entropy_target_and_the_entropy_gets_no_gradient():
     at_target = jax.grad(losses.dual_loss, argnums=(0, 1))(jnp.log(0.1), -3.0, -3.0)
     assert at_target == (0.0, 0.0)
     assert jax.grad(losses.dual_loss, argnums=1)(jnp.log(0.1), 5.0, -3.0) == 0.0
+
+
+def test_the_expectile_error_weighs_both_signs():
+    error = losses.expectile_error(jnp.array([2.0, -2.0, 0.0]), 0.7)
+    np.testing.assert_allclose(error, [0.7 * 4, 0.3 * 4, 0.0], rtol=1e-6)
+    difference = jnp.linspace(-1, 1, 5)
+    half = losses.expectile_error(difference, 0.5)
+    np.testing.assert_allclose(half, 0.5 * difference**2, rtol=1e-6)
+
+
+def test_the_least_expectile_error_is_at_the_expectile():
+    """Of zeros and ones, equally often, the expectile tau is tau."""
+    slope = jax.grad(lambda v, tau: losses.expectile_error(jnp.array([0.0, 1.0]) - v, tau).sum())
+    for tau in (0.3, 0.5, 0.9):
+        assert slope(tau, tau) == pytest.approx(0.0, abs=1e-6)
+        assert slope(tau - 0.1, tau) < 0 < slope(tau + 0.1, tau)
+
+
+def test_advantage_weights_grow_exponentially_up_to_their_limit_and_are_held_fixed():
+    log_prob, advantage = jnp.full(3, -2.0), jnp.array([0.0, 1.0, 1e4])
+    loss = losses.advantage_weighted(log_prob, advantage, 3.0)
+    np.testing.assert_allclose(loss, 2 * np.array([1.0, np.exp(3.0), 100.0]), rtol=1e-5)
+    for_log_prob, for_advantage = jax.grad(
+        lambda *args: losses.advantage_weighted(*args, 3.0).sum(), argnums=(0, 1)
+    )(log_prob, advantage)
+    np.testing.assert_allclose(for_log_prob, [-1.0, -np.exp(3.0), -100.0], rtol=1e-5)
+    np.testing.assert_array_equal(for_advantage, 0.0)
+    np.testing.assert_allclose(losses.advantage_weighted(log_prob, advantage, 0.0), 2.0)

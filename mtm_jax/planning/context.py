@@ -18,6 +18,7 @@ class Context(flax.struct.PyTreeNode):
     actions: Array  # [T, A], rescaled to [-1, 1]
     rewards: Array  # [T, 1]
     slot: Array  # [] int32, i
+    t: Array  # [] int32, the present step of the episode
 
 
 def begin(obs: Array, action_dim: int, window: int) -> Context:
@@ -27,6 +28,7 @@ def begin(obs: Array, action_dim: int, window: int) -> Context:
         actions=jnp.zeros((window, action_dim)),
         rewards=jnp.zeros((window, 1)),
         slot=jnp.zeros((), jnp.int32),
+        t=jnp.zeros((), jnp.int32),
     )
 
 
@@ -56,6 +58,7 @@ def extend(context: Context, action: Array, reward: Array, obs: Array, history: 
         actions=move(actions),
         rewards=move(rewards),
         slot=next_slot.astype(slot.dtype),
+        t=context.t + 1,
     )
 
 

@@ -1,0 +1,31 @@
+"""Train a critic (IQL) for a pretraining run, for plans that a critic guides.
+
+python -m experiments.critic --config.run=runs/pretrain/hopper-medium-m3pc-small-seed0
+python -m experiments.critic --config=configs/critic.py:hopper-medium,preset=small
+"""
+
+from ml_collections import config_dict
+
+from experiments import named_run
+
+NAME_KEYS = named_run.NAME_KEYS
+
+
+def get_config(name=""):
+    config = config_dict.ConfigDict()
+    named_run.name(config, name)
+    config.critic = config_dict.ConfigDict()
+    config.critic.steps = 0  # updates; 0: 30 000, 200 000 or 1 000 000 by the run's preset
+    config.critic.expectile = 0.7  # M3PC table 4; 0.9 for manipulation
+    config.critic.discount = 0.99
+    config.critic.learning_rate = 3e-4
+    config.critic.polyak = 0.005
+    config.critic.batch_size = 256
+    config.critic.hidden = (256, 256)
+    config.critic.members = 2  # of the Q ensemble
+    config.critic.policy = False  # also learn IQL's own policy
+    config.critic.policy_temperature = 3.0
+
+    config.log_every = 500  # updates in one compiled call
+    config.save_every = 5_000
+    return config

@@ -1,0 +1,172 @@
+"""Train a critic by implicit Q-learning on the data of a pretraining run, and save it with the run.
+
+    python -m experiments.critic --config.run=runs/pretrain/hopper-medium-m3pc-small-seed0
+    python -m experiments.critic --config=configs/critic.py:hopper-medium,preset=small
+
+The run may still be training. The same command continues an interrupted training.
+The critic goes into the run's folder critic: metrics.jsonl and checkpoints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from experiments import build, cli, named_run, pretrain, runs
+from mtm_jax import agent as agent_lib
+from mtm_jax import checkpoint, iql, metrics, progress, training
+from mtm_jax.config import CriticConfig
+from mtm_jax.errors import UserError
+
+STEPS = {"small": 30_000, "base": 200_000, "paper": 1_000_000}  # by the run's preset
+
+
+def main(config: config_dict.ConfigDict) -> None:
+    """Find the run, load its data, train, save."""
+    check(config)
+    run_folder = named_run.find(config, "critic")
+    if not os.access(run_folder, os.W_OK | os.X_OK):
+        raise UserError(f"{run_folder} is read-only, but the critic goes into it; copy the run")
+    run = config_dict.ConfigDict(runs.read_config(run_folder))
+    settings = make_settings(config.critic, run.preset)
+    folder = run_folder / agent_lib.CRITIC_FOLDER
+    done = stored_steps(run_folder, settings)
+    if done >= settings.total_steps:
+        cli.say(f"the critic in {folder} is finished: {done} updates; delete it to train another")
+        return
+    data = build.load_data(run)
+    check_data(data)
+    cli.say(build.summary(data))
+    cli.say(f"a critic of {settings.total_steps} updates in {folder}")
+    stats = data.stats["states"]
+    dims = (data.train.values[name].shape[-1] for name in ("states", "actions"))
+    trainer = iql.make_trainer(settings, *dims, stats)
+    checkpoints = checkpoint.Checkpoints(folder)
+    state = pretrain.restore(trainer.init(jax.random.key(run.seed)), checkpoints)
+
+    def save(state: iql.IQLState) -> None:
+        critic = iql.Critic(settings, state.params, stats, int(state.step))
+        saved = {"params": critic.params, "stats": stats}
+        checkpoints.save(critic.step, saved, state, agent_lib.describe_critic(critic))
+
+    with runs.interruptible() as interrupted:
+        state, row = train(config, settings, data, trainer, state, save, folder, interrupted)
+    if interrupted:
+        cli.say(f"stopped at step {int(state.step)}; the same command continues")
+        sys.exit(interrupted.exit_code)
+    cli.say(f"mean V over the data is {row['critic/v_mean']:.2f}; the critic is in {folder}")
+
+
+def check(config: config_dict.ConfigDict) -> None:
+    """Refuse settings that no run makes right.
+
+    Raises:
+        UserError: an interval or the number of updates is out of range.
+    """
+    for key in ("log_every", "save_every"):
+        if config[key] < 1:
+            raise UserError(f"{key} is {config[key]} updates; it must be at least 1")
+    if config.critic.steps < 0:
+        raise UserError(
+            f"critic.steps is {config.critic.steps} updates; give a number, or 0 for the preset's"
+        )
+
+
+def make_settings(config: config_dict.ConfigDict, preset: str) -> CriticConfig:
+    """Collect the settings of the training program."""
+    values = dict(config)
+    steps = values.pop("steps") or STEPS[preset]
+    return CriticConfig(total_steps=steps, **values)
+
+
+def stored_steps(run_folder: pathlib.Path, settings: CriticConfig) -> int:
+    """Count the updates of the critic that a run has; it must be of the same settings.
+
+    Raises:
+        UserError: its settings are others, or it is damaged.
+    """
+    critic = agent_lib.load_critic(run_folder)
+    if critic is None:
+        return 0
+    old, new = dataclasses.asdict(critic.config), dataclasses.asdict(settings)
+    if not settings.policy:
+        old.pop("total_steps")  # only the policy's learning rate depends on it
+    differ = [f"{k} {old[k]} instead of {new[k]}" for k in old if old[k] != new[k]]
+    if differ:
+        folder = run_folder / agent_lib.CRITIC_FOLDER
+        raise UserError(
+            f"the critic in {folder} has {', '.join(differ)}; delete that folder to train another"
+        )
+    return critic.step
+
+
+def check_data(data: build.Data) -> None:
+    """Refuse data that a critic cannot learn from.
+
+    Raises:
+        UserError: no step has an action, a reward and a known next state.
+    """
+    if data.returns.best is None:
+        raise UserError(f"{data.info.name} has no rewards, so there is nothing to value")
+    if len(data.train.transitions) == 0:
+        raise UserError(
+            f"{data.info.name} has no step with an action, a reward and a known next state "
+            f"among its {len(data.train.terminals)}, so a critic cannot learn from it"
+        )
+
+
+def train(
+    config: config_dict.ConfigDict,
+    settings: CriticConfig,
+    data: build.Data,
+    trainer: training.Trainer,
+    state: iql.IQLState,
+    save: Callable[[iql.IQLState], None],
+    folder: pathlib.Path,
+    interrupted: runs.Interrupted,
+) -> tuple[iql.IQLState, dict[str, float]]:
+    """Run to the last update in compiled calls of `log_every`, logging after each."""
+    writer, row = metrics.MetricsWriter(folder), {}
+    step = saved = int(state.step)
+    writer.truncate(step)
+    with progress.progress(settings.total_steps, "critic", start=step, unit="updates") as bar:
+        bar.update(step, "compiling")
+        while step < settings.total_steps and not interrupted:
+            length = min(config.log_every, settings.total_steps - step)
+            state, row = trainer.run(state, data.train, length)
+            step += length
+            row = {name: float(value) for name, value in row.items()}
+            check_finite(step, length, row, folder)
+            writer.write(step, row)
+            bar.update(step, f"Q loss {row['critic/q_loss']:.3f}, V {row['critic/v_mean']:.1f}")
+            if pretrain.due(step, length, config.save_every):
+                save(state)
+                saved = step
+        if saved < step:
+            save(state)
+    return state, row
+
+
+def check_finite(step: int, length: int, row: dict[str, float], folder: pathlib.Path) -> None:
+    """Stop a training whose losses are no longer numbers.
+
+    Raises:
+        UserError: it names the metrics and the updates.
+    """
+    bad = [f"{name} is {value}" for name, value in row.items() if not np.isfinite(value)]
+    if bad:
+        raise UserError(
+            f"the critic went wrong between updates {step - length} and {step}: {', '.join(bad)}; "
+            f"delete {folder} and try a lower --config.critic.learning_rate"
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,84 @@
+"""Evaluate one checkpoint as every kind of policy: BC, RCBC (BTM), M3PC-M and M3PC-Q.
+
+    python -m experiments.m3pc_offline --config=configs/m3pc_offline.py:hopper-medium
+    python -m experiments.m3pc_offline --config.run=RUN --config.m3pc_q.xi=10
+
+Every method plays the same episodes, side by side. Adds a row per method to the run's
+results.jsonl, and draws figures/methods.png, figures/imagination.png and videos/imagination.gif.
+M3PC-Q needs a critic: `make critic`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from ml_collections import config_dict
+
+from experiments import cli, evaluate, named_run, runs
+from mtm_jax import agent as agent_lib
+from mtm_jax import figures, planner, results
+from mtm_jax.config import PlanConfig
+from mtm_jax.envs import rollout
+from mtm_jax.errors import UserError
+from mtm_jax.planning import roles
+
+METHODS = (*roles.POLICIES, *planner.GUIDANCE)
+
+
+def main(config: config_dict.ConfigDict) -> None:
+    """Check everything, then evaluate method after method."""
+    check(config)
+    folder = named_run.find(config, "m3pc_offline")
+    agent, run = agent_lib.load(folder), runs.read_config(folder)
+    evaluate.check_simulator(agent, folder)
+    actors = {method: make_actor(agent, method, config) for method in config.eval.methods}
+    rows = []
+    for method, actor in actors.items():
+        started, plan = time.monotonic(), plan_of(method, config)
+        further = {"plan": dataclasses.asdict(plan), "action": "expectation"} if plan else {}
+        rows.append(
+            evaluate.evaluate_actor(agent, method, actor, config.eval, "m3pc_offline", run, further)
+        )
+        rows[-1]["metrics"]["seconds"] = time.monotonic() - started
+        results.write_result(folder, rows[-1])
+    evaluate.say_rows(rows)
+    figures.scores(folder)
+    cli.say(f"results are in {folder}")
+
+
+def check(config: config_dict.ConfigDict) -> None:
+    """Refuse settings before anything is loaded.
+
+    Raises:
+        UserError: a method is unknown, or a number is out of range.
+    """
+    unknown = [method for method in config.eval.methods if method not in METHODS]
+    if unknown or not config.eval.methods:
+        raise UserError(
+            f"eval.methods are {tuple(config.eval.methods)}; choose among {', '.join(METHODS)}"
+        )
+    evaluate.check_numbers(config.eval)
+    for method in planner.GUIDANCE:
+        plan_of(method, config)
+
+
+def plan_of(method: str, config: config_dict.ConfigDict) -> PlanConfig | None:
+    """Collect the settings of a method's plans; None where it does not plan."""
+    if method not in planner.GUIDANCE:
+        return None
+    return planner.plan_config(method, **config.plan, **config[method])
+
+
+def make_actor(
+    agent: agent_lib.Agent, method: str, config: config_dict.ConfigDict
+) -> rollout.Actor:
+    """Make what acts by a method."""
+    fraction, plan = config.eval.target_fraction, plan_of(method, config)
+    if plan is None:
+        return agent.actor(method, fraction)
+    return planner.actor(agent, plan, fraction, config.eval.seed)
+
+
+if __name__ == "__main__":
+    cli.run(main)

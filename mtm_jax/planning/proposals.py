@@ -1,0 +1,115 @@
+"""What the masks make of the model for a planner: a policy that proposes, a world that answers.
+
+A planner asks for two functions, whatever stands behind them (see `World`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from mtm_jax import distributions, masks, tokens
+from mtm_jax.config import PlanConfig
+from mtm_jax.model import Model
+from mtm_jax.planning import context as context_lib
+from mtm_jax.planning import roles
+
+Stats = Mapping[str, tokens.Stats]
+
+
+class Rollout(NamedTuple):
+    """What candidates lead to, in raw units; entry n is episode step t + n."""
+
+    states: Array  # [N, h, S], the first is the present state
+    rewards: Array  # [N, h], of the actions
+    return_tokens: Array  # [N, h], average return to go
+
+
+class World(NamedTuple):
+    """The two functions of a planner, for one environment.
+
+    policy(context, target) -> TanhNormal [h, A], the actions of the horizon.
+    rollout(context, actions) -> Rollout, from actions [N, h, A] in [-1, 1].
+    """
+
+    policy: Callable[[context_lib.Context, Array], distributions.TanhNormal]
+    rollout: Callable[[context_lib.Context, Array], Rollout]
+
+
+def horizon_slots(context: context_lib.Context, horizon: int, window: int) -> Array:
+    """Window slots of the horizon's steps, [h]; those beyond the window repeat its last."""
+    return jnp.minimum(context.slot + jnp.arange(horizon), window - 1)
+
+
+def horizon_length(context: context_lib.Context, config: PlanConfig, horizon: int) -> Array:
+    """Steps of the horizon that count, []: the plan ends with slot history + horizon - 1."""
+    return jnp.minimum(horizon, config.history + config.horizon - context.slot)
+
+
+def draw(key: Array, dist: distributions.TanhNormal, config: PlanConfig) -> Array:
+    """Draw the candidates' actions, independent over steps and dimensions: [N, h, A] (F6)."""
+    wider = dist._replace(log_std=dist.log_std + jnp.log(config.spread))
+    return distributions.sample(key, wider, (config.candidates,))
+
+
+def plain_world(
+    model: Model, params: dict, stats: Stats, config: PlanConfig, horizon: int
+) -> World:
+    """Build a world from whole passes of the model, all tokens of the window each.
+
+    Args:
+        model, params, stats: the pretrained model.
+        config: of the plan.
+        horizon: h, static; at the start of an episode it is longer than in the course of it.
+    """
+    window = model.config.window
+
+    def policy(context: context_lib.Context, target: Array) -> distributions.TanhNormal:
+        values = context_lib.window_values(context, target)
+        outputs = roles.predict(model, params, stats, values, "rcbc", context.slot)
+        slots = horizon_slots(context, horizon, window)
+        return jax.tree.map(lambda x: x[slots], outputs["actions"])
+
+    def rollout(context: context_lib.Context, actions: Array) -> Rollout:
+        visible = masks.prompt("fd", context.slot, window)
+        last = context.slot + horizon_length(context, config, horizon)
+        visible["actions"] = jnp.arange(window) < last
+
+        def one(plan: Array) -> dict[str, Array]:
+            values = context_lib.window_values(with_plan(context, plan), jnp.zeros(()))
+            predicted = show(values, visible)
+            if config.readout == "rp":
+                future = (jnp.arange(window) > context.slot)[:, None]
+                values["states"] = jnp.where(future, predicted["states"], context.states)
+                seen = visible | {"states": jnp.arange(window) < last}
+                predicted |= {m: show(values, seen)[m] for m in ("rewards", "returns")}
+            return predicted
+
+        return read(context, jax.vmap(one)(actions), config, horizon)
+
+    def show(values: Mapping[str, Array], visible: Mapping[str, Array]) -> dict[str, Array]:
+        return roles.decode(model, stats, roles.show(model, params, stats, values, visible))
+
+    return World(policy, rollout)
+
+
+def with_plan(context: context_lib.Context, plan: Array) -> context_lib.Context:
+    """Write planned actions, [h, A], into the window from the present slot on."""
+    ahead = jnp.arange(context.actions.shape[0]) - context.slot
+    planned = plan[jnp.clip(ahead, 0, plan.shape[0] - 1)]
+    return context.replace(actions=jnp.where((ahead < 0)[:, None], context.actions, planned))
+
+
+def read(
+    context: context_lib.Context, predicted: Mapping[str, Array], config: PlanConfig, horizon: int
+) -> Rollout:
+    """Read the horizon out of whole windows, modality -> [N, T, D]."""
+    slots = horizon_slots(context, horizon, context.states.shape[0])
+    states = predicted["states"][:, slots]
+    if config.current_state == "true":
+        states = states.at[:, 0].set(context.states[context.slot])
+    return Rollout(states, predicted["rewards"][:, slots, 0], predicted["returns"][:, slots, 0])

@@ -1,0 +1,241 @@
+"""A critic is trained for a run from the command line, continued, loaded with the run."""
+
+import json
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import build, cli, critic, named_run, runs
+from mtm_jax import agent as agent_lib
+from mtm_jax import checkpoint, iql, metrics, model, records
+from mtm_jax.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+TINY = {
+    "critic.steps": 30,
+    "critic.hidden": (8,),
+    "critic.batch_size": 16,
+    "log_every": 10,
+    "save_every": 10,
+}
+
+
+def settings(run, **overrides):
+    """A configuration of seconds; an underscore in a key of `overrides` stands for a dot."""
+    given = TINY | {"run": run} | {k.replace("__", "."): v for k, v in overrides.items()}
+    return cli.parse([f"--config.{k}={v}" for k, v in given.items()], "configs/critic.py")
+
+
+def listing(folder):
+    return {f.relative_to(folder): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def digests(folder):
+    checkpoints = checkpoint.Checkpoints(folder / "critic", read_only=True)
+    return checkpoints.restore_meta(checkpoints.steps()[-1])["digests"]
+
+
+@pytest.fixture
+def started(tiny_config, tmp_path):
+    """A pretraining run that has not saved anything yet."""
+    runs.open_run(tmp_path / "run", runs.to_json(tiny_config(tmp_path / "run")))
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def pretrained(tiny_config, tmp_path_factory):
+    """A run with a checkpoint, of parameters as they are drawn."""
+    folder = tmp_path_factory.mktemp("pretrained") / "run"
+    config = tiny_config(folder)
+    runs.open_run(folder, runs.to_json(config))
+    data = build.load_data(config)
+    network = model.make_model(build.pretrain_config(config, data).model)
+    params = jax.jit(network.init)(jax.random.key(0))
+    agent = agent_lib.Agent(network, params, data.stats, data.info, data.returns, 4, 1)
+    saved = {"params": params, "stats": data.stats}
+    checkpoint.Checkpoints(folder).save(1, saved, {"step": 1}, agent_lib.describe(agent))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def with_critic(pretrained, tmp_path_factory):
+    """The same run with a finished critic."""
+    folder = tmp_path_factory.mktemp("with_critic") / "run"
+    shutil.copytree(pretrained, folder)
+    critic.main(settings(folder))
+    return folder
+
+
+@pytest.fixture
+def copied(with_critic, tmp_path):
+    shutil.copytree(with_critic, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_critic_is_saved_beside_what_the_run_holds(with_critic, pretrained):
+    files = listing(with_critic)
+    assert {k: v for k, v in files.items() if k.parts[0] != "critic"} == listing(pretrained)
+    rows = records.read_jsonl(with_critic / "critic" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [10, 20, 30]
+    names = ("q_loss", "v_loss", "q_mean", "v_mean", "advantage_std")
+    assert set(rows[0]) == {"step", *(f"critic/{name}" for name in names)}
+    assert rows[-1]["critic/q_loss"] < rows[0]["critic/q_loss"]
+
+
+def test_an_agent_brings_the_critic_of_its_run(with_critic, pretrained):
+    agent = agent_lib.load(with_critic)
+    found = agent.require_critic()
+    assert (found.step, found.config.hidden, found.config.total_steps) == (30, (8,), 30)
+    for name, value in (("mean", found.stats.mean), ("std", found.stats.std)):
+        np.testing.assert_array_equal(value, getattr(agent.stats["states"], name))
+    obs, actions = np.zeros((5, 11), np.float32), np.zeros((5, 3), np.float32)
+    assert iql.q_values(found.params, found.stats, obs, actions).shape == (2, 5)
+    assert iql.v_values(found.params, found.stats, obs).shape == (5,)
+    agent = agent_lib.load(pretrained)
+    assert agent.critic is None
+    with pytest.raises(UserError, match=f"has no critic; train one.*--config.run={pretrained}"):
+        agent.require_critic()
+
+
+def test_the_same_command_says_that_a_critic_is_finished_and_changes_nothing(copied, capsys):
+    before = listing(copied)
+    critic.main(settings(copied))
+    assert listing(copied) == before
+    assert "is finished: 30 updates" in capsys.readouterr().out
+
+
+def test_more_steps_continue_a_finished_critic(copied):
+    critic.main(settings(copied, critic__steps=40))
+    assert agent_lib.load(copied).require_critic().step == 40
+    rows = records.read_jsonl(copied / "critic" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [10, 20, 30, 40]
+
+
+def test_other_settings_do_not_touch_a_critic(copied):
+    before = listing(copied)
+    with pytest.raises(UserError, match=r"has expectile 0.7 instead of 0.9; delete that folder"):
+        critic.main(settings(copied, critic__expectile=0.9))
+    with pytest.raises(UserError, match="policy False instead of True"):
+        critic.main(settings(copied, critic__policy=True))
+    assert listing(copied) == before
+
+
+def test_a_damaged_critic_is_named(copied):
+    shutil.rmtree(copied / "critic" / "checkpoints" / "30" / "model")
+    with pytest.raises(UserError, match=r"critic/checkpoints/30 cannot be read"):
+        agent_lib.load(copied)
+
+
+def test_an_interrupted_critic_ends_bit_for_bit_like_an_undisturbed_one(
+    with_critic, started, monkeypatch
+):
+    """It also belongs to a run that has saved nothing yet."""
+    write = metrics.MetricsWriter.write
+
+    def hooked(self, step, row):
+        write(self, step, row)
+        if step == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = settings(started, save_every=1000)  # only the signal saves
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics.MetricsWriter, "write", hooked)
+        with pytest.raises(SystemExit) as stopped:
+            critic.main(config)
+    assert stopped.value.code == 143
+    assert agent_lib.load_critic(started).step == 10
+    critic.main(config)
+    assert digests(started) == digests(with_critic)
+    rows = [records.read_jsonl(f / "critic" / "metrics.jsonl") for f in (started, with_critic)]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"log_every": 0}, "log_every is 0 updates"),
+        ({"save_every": -1}, "save_every is -1 updates"),
+        ({"critic__steps": -5}, "critic.steps is -5"),
+        ({"critic__expectile": 1.0}, "expectile is 1.0; it must be"),
+        ({"critic__members": 0}, "members is 0"),
+    ],
+)
+def test_wrong_settings_leave_the_run_as_it_is(started, overrides, says):
+    before = listing(started)
+    with pytest.raises(UserError, match=says):
+        critic.main(settings(started, **overrides))
+    assert listing(started) == before
+
+
+def test_data_without_rewards_are_refused(tiny_config, tmp_path):
+    source, folder = tmp_path / "mine.npz", tmp_path / "run"
+    arrays = {"observations": np.zeros((60, 11)), "actions": np.zeros((60, 3))}
+    np.savez(source, **arrays, lengths=[20, 25, 15])
+    runs.open_run(folder, runs.to_json(tiny_config(folder, f"source={source}")))
+    with pytest.raises(UserError, match="hopper-medium has no rewards, so"):
+        critic.main(settings(folder))
+    assert not (folder / "critic").exists()
+
+
+def parse(*argv):
+    return cli.parse(argv, "configs/critic.py")
+
+
+def test_a_run_is_found_by_its_folder_or_by_what_made_it(started, tmp_path, monkeypatch):
+    assert named_run.find(settings(started), "critic") == started
+    named = "--config=configs/critic.py:hopper-medium,preset=small"
+    assert named_run.find(parse(named, f"--config.run={started}"), "critic") == started
+    with pytest.raises(UserError, match="holds a run of hopper-medium, not of data set walker2d"):
+        other = "--config=configs/critic.py:walker2d-medium,preset=small"
+        named_run.find(parse(other, f"--config.run={started}"), "critic")
+    monkeypatch.chdir(tmp_path)
+    made = tmp_path / "runs" / "pretrain" / "hopper-medium-d4rl-m3pc-small-seed3"
+    shutil.copytree(started, made)
+    asked = parse(named, "--config.source=d4rl", "--config.seed=3")
+    assert named_run.find(asked, "critic").absolute() == made
+
+
+def test_a_run_that_is_missing_is_named_with_what_would_make_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no run was named; give --config.run=FOLDER"):
+        critic.main(parse())
+    with pytest.raises(UserError, match="no pretraining run in nowhere; give a run folder"):
+        critic.main(parse("--config.run=nowhere"))
+    named = "--config=configs/critic.py:hopper-medium,preset=small"
+    with pytest.raises(UserError) as error:
+        critic.main(parse(named, "--config.seed=2"))
+    assert str(error.value) == (
+        "there is no pretraining run in runs/pretrain/hopper-medium-m3pc-small-seed2; make it "
+        "with: python -m experiments.pretrain "
+        "--config=configs/pretrain.py:hopper-medium,preset=small --config.seed=2"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_preset_of_the_run_decides_how_long_a_critic_trains():
+    steps = [critic.make_settings(parse().critic, p).total_steps for p in critic.STEPS]
+    assert steps == [30_000, 200_000, 1_000_000]
+    assert critic.make_settings(parse("--config.critic.steps=7").critic, "small").total_steps == 7
+
+
+def test_losses_that_are_no_numbers_stop_the_training(tmp_path):
+    critic.check_finite(20, 10, {"critic/q_loss": 1.0}, tmp_path)
+    with pytest.raises(UserError, match="between updates 10 and 20: critic/q_loss is inf"):
+        critic.check_finite(20, 10, {"critic/q_loss": np.inf}, tmp_path)
+
+
+def test_the_key_of_the_run_starts_the_critic(tiny_config, with_critic, tmp_path):
+    folder = tmp_path / "run"
+    config = runs.to_json(tiny_config(folder)) | {"seed": 1}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    critic.main(settings(folder, critic__steps=10))
+    (one, *_), (other, *_) = (
+        jax.tree.leaves(agent_lib.load_critic(f).params) for f in (folder, with_critic)
+    )
+    assert (np.asarray(one) != np.asarray(other)).any()
