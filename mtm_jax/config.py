@@ -242,6 +242,7 @@ class PlanConfig:
     readout: Literal["fd", "rp"] = "fd"  # the pass that rewards and returns are read from
     current_state: Literal["true", "reconstructed"] = "true"  # what stands for s_t
     convention: Literal["equation3", "released"] = "equation3"  # F7, F10
+    pruned: bool = True  # compute only what is visible and asked for; the numbers are the same
 
     def __post_init__(self):
         for name in ("candidates", "horizon"):
@@ -256,6 +257,11 @@ class PlanConfig:
             _require(
                 0 <= value < math.inf, f"plan {name} is {value}; it must be finite, not negative"
             )
+        _require(
+            not (self.pruned and self.current_state == "reconstructed"),
+            "plan current_state 'reconstructed' needs pruned=False: the present state is visible, "
+            "and what is visible is not predicted where that is saved",
+        )
         for name, choices in (
             ("guidance", ("returns", "critic")),
             ("xi_unit", ("std", "raw")),

@@ -7,6 +7,7 @@ are visible and a learned mask token per modality elsewhere, and predicts all of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import chex
@@ -38,6 +39,24 @@ class EncodeFn(Protocol):
     def __call__(self, params: dict, tokens: Tokens, visible: Visible) -> dict[str, Array]: ...
 
 
+class Placed(NamedTuple):
+    """Some tokens of one modality and where they stand in the window."""
+
+    values: Array  # [n, D], or [N, n, D] where each candidate has its own
+    slots: Array  # [n] int, which slots of the window they fill
+    there: Array  # [n] bool, False where there is no token: its value has no influence at all
+
+
+class QueryFn(Protocol):
+    def __call__(
+        self,
+        params: dict,
+        shared: Mapping[str, Placed],
+        own: Mapping[str, Placed] | None,
+        asked: Mapping[str, Array],
+    ) -> Outputs: ...
+
+
 class Model(NamedTuple):
     """The pure functions of one model; see `make_model`."""
 
@@ -45,10 +64,11 @@ class Model(NamedTuple):
     init: InitFn
     apply: ApplyFn
     encode: EncodeFn
+    query: QueryFn
 
 
 def make_model(config: ModelConfig) -> Model:
-    """Build `init`, `apply` and `encode` for one configuration.
+    """Build the functions of one configuration.
 
     init(key) -> params, a plain dict of float32 arrays.
     apply(params, tokens, visible, dropout_key=None) -> outputs. Batched over leading axes;
@@ -56,6 +76,11 @@ def make_model(config: ModelConfig) -> Model:
         Dropout acts when a key is given. Values of hidden inputs have no influence at all.
     encode(params, tokens, visible) -> modality -> [..., T, P, C], the encoder's output;
         rows of hidden tokens carry no meaning.
+    query(params, shared, own, asked) -> outputs at the slots `asked`, modality -> [Q]. The same
+        numbers as `apply`, for hidden tokens only, at the cost of what is visible and asked for;
+        slots and presence may be traced. `shared` tokens are those of all N candidates; `own`,
+        those of each, or None: one window, without the axis N. Without dropout; not for
+        categorical tokens.
     """
     module = _MaskedTrajectoryModel(config)
 
@@ -76,7 +101,15 @@ def make_model(config: ModelConfig) -> Model:
         encoded = module.apply({"params": params}, tokens, visible, True, method="encode")
         return _split(encoded, config)
 
-    return Model(config, init, apply, encode)
+    def query(
+        params: dict,
+        shared: Mapping[str, Placed],
+        own: Mapping[str, Placed] | None,
+        asked: Mapping[str, Array],
+    ) -> Outputs:
+        return module.apply({"params": params}, shared, own or {}, asked, method="query")
+
+    return Model(config, init, apply, encode, query)
 
 
 def _token_shape(spec: ModalitySpec, window: int) -> tuple[int, ...]:
@@ -117,7 +150,8 @@ class _MaskedTrajectoryModel(nn.Module):
         hidden = c.ffn_multiplier * c.width
 
         def stack(layers: int, name: str) -> networks.Stack:
-            return networks.Stack(layers, c.heads, hidden, c.dropout, self.dtype, name=name)
+            sizes = (layers, c.width, c.heads, hidden)
+            return networks.Stack(*sizes, c.dropout, self.dtype, name=name)
 
         self.encoder = stack(c.encoder_layers, "encoder")
         self.decoder = stack(c.decoder_layers, "decoder")
@@ -167,6 +201,61 @@ class _MaskedTrajectoryModel(nn.Module):
             embedded.append(x.reshape(*x.shape[:-3], -1, c.width))
         decoded = _split(self.decoder(_join(embedded), None, deterministic), c)
         return {spec.name: self._predict(spec, decoded[spec.name]) for spec in c.modalities}
+
+    def query(
+        self,
+        shared: Mapping[str, Placed],
+        own: Mapping[str, Placed],
+        asked: Mapping[str, Array],
+    ) -> Outputs:
+        """Predict the hidden tokens `asked`; see `make_model`."""
+        window, groups = self.config.window, [*shared.items(), *own.items()]
+        there = jnp.concatenate([placed.there for _, placed in groups])
+        if own:
+            encoded = self.encoder.together(self._embed(shared), self._embed(own), there)
+        else:
+            encoded = self.encoder(self._embed(shared), there, True)
+        seen, start = [], 0
+        for name, placed in groups:
+            stop = start + len(placed.slots)
+            seen.append(self._enter_decoder(name, encoded[..., start:stop, :], placed.slots))
+            start = stop
+        masked, hidden, index = [], [], []
+        for rank, spec in enumerate(self.config.modalities):
+            token, slots = self.mask_token[spec.name], jnp.arange(window)
+            rows = jnp.broadcast_to(token, (window, *token.shape))
+            masked.append(self._enter_decoder(spec.name, rows, slots))
+            shown = [p for name, p in groups if name == spec.name]
+            known = jnp.zeros(window, bool)
+            for placed in shown:
+                known = known.at[placed.slots].max(placed.there)
+            hidden.append(~known)
+            if spec.name in asked:
+                index.append(rank * window + asked[spec.name])
+        masks = (_join(masked), jnp.concatenate(hidden), jnp.concatenate(index))
+        decoded = self.decoder.read(_join(seen), there, *masks)
+        outputs, start = {}, 0
+        for spec in self.config.modalities:
+            if spec.name in asked:
+                stop = start + len(asked[spec.name])
+                outputs[spec.name] = self.heads[spec.name](decoded[..., start:stop, :])
+                start = stop
+        return outputs
+
+    def _embed(self, group: Mapping[str, Placed]) -> Array:
+        """Embed tokens for the encoder: [..., n of all modalities, C]."""
+        positions = sinusoidal_positions(self.config.window, self.config.width)
+        embedded = []
+        for name, placed in group.items():
+            values = jnp.where(placed.there[:, None], placed.values, 0.0)
+            x = self.encoder_embed[name](values) + self.encoder_modality[name][0]
+            embedded.append(x + positions[placed.slots])
+        return _join(embedded)
+
+    def _enter_decoder(self, name: str, x: Array, slots: Array) -> Array:
+        """Embed encoded or mask tokens, [..., n, C], for the decoder."""
+        positions = sinusoidal_positions(self.config.window, self.config.width)
+        return self.decoder_embed[name](x) + self.decoder_modality[name][0] + positions[slots]
 
     def _flat_visible(self, visible: Visible) -> Array:
         """[..., sum T P], in the order of the tokens."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,30 +84,52 @@ def layer_norm(name: str) -> nn.Module:
 
 
 class Attention(nn.Module):
-    """Bidirectional multi-head attention over L tokens with a visibility mask on the keys."""
+    """Bidirectional multi-head attention."""
 
+    width: int
     heads: int
     dropout: float
     dtype: jnp.dtype
 
-    @nn.compact
-    def __call__(self, x: Array, key_visible: Array | None, deterministic: bool) -> Array:
-        """Map x [..., L, C] to [..., L, C]; hidden keys, [..., L], get exactly zero weight."""
-        width, depth = x.shape[-1], x.shape[-1] // self.heads
+    def setup(self):
         # One product for q, k, v; U(+-sqrt(6 / 4C)) as a packed Xavier initialisation has it.
         packed_init = nn.initializers.variance_scaling(0.5, "fan_in", "uniform")
-        qkv = dense(3 * width, "qkv", packed_init, self.dtype)(x)
-        q, k, v = (self._split_heads(part) for part in jnp.split(qkv, 3, axis=-1))
+        self.qkv = dense(3 * self.width, "qkv", packed_init, self.dtype)
+        self.out = dense(self.width, "out", dtype=self.dtype)
+        self.drop = nn.Dropout(self.dropout)
+
+    def __call__(self, x: Array, key_visible: Array | None, deterministic: bool) -> Array:
+        """Let tokens x [..., L, C] read each other; hidden keys, [..., L], have no weight."""
+        projected = self.project(x)
+        return self.attend(projected.q, [projected.keys(key_visible)], deterministic)
+
+    def project(self, x: Array) -> Projected:
+        """Project tokens [..., L, C] to queries, keys and values."""
+        return Projected(*(self._split_heads(part) for part in jnp.split(self.qkv(x), 3, axis=-1)))
+
+    def attend(self, q: Array, keys: Sequence[Keys], deterministic: bool = True) -> Array:
+        """Let queries, [..., heads, L, C / heads], read all keys together: -> [..., L, C].
+
+        Parts may lack leading axes that others have: what they have in common is computed once.
+        """
         # Float32 like the softmax: bfloat16 would round large logits to the same number.
-        logits = jnp.einsum(
-            "...qd,...kd->...qk", q * depth**-0.5, k, preferred_element_type=jnp.float32
-        )
-        if key_visible is not None:
-            logits += jnp.where(key_visible, 0.0, HIDDEN_LOGIT)[..., None, None, :]
-        weights = nn.Dropout(self.dropout)(jax.nn.softmax(logits), deterministic)
-        out = jnp.einsum("...qk,...kd->...qd", weights.astype(self.dtype), v)
-        out = jnp.moveaxis(out, -3, -2).reshape(x.shape)
-        return dense(width, "out", dtype=self.dtype)(out)
+        logits = [self._logits(q * q.shape[-1] ** -0.5, part) for part in keys]
+        leading = jnp.broadcast_shapes(*(x.shape[:-1] for x in logits))
+        logits = [jnp.broadcast_to(x, (*leading, x.shape[-1])) for x in logits]
+        weights = self.drop(jax.nn.softmax(jnp.concatenate(logits, -1)), deterministic)
+        weights, out, start = weights.astype(self.dtype), 0.0, 0
+        for part in keys:
+            stop = start + part.k.shape[-2]
+            out += _product_over("qk,kd->qd", weights[..., start:stop], part.v)
+            start = stop
+        out = jnp.moveaxis(out, -3, -2)
+        return self.out(out.reshape(*out.shape[:-2], self.width))
+
+    def _logits(self, q: Array, part: Keys) -> Array:
+        logits = _product_over("qd,kd->qk", q, part.k, preferred_element_type=jnp.float32)
+        if part.visible is None:
+            return logits
+        return logits + jnp.where(part.visible, 0.0, HIDDEN_LOGIT)[..., None, None, :]
 
     def _split_heads(self, x: Array) -> Array:
         """[..., L, C] -> [..., heads, L, C / heads]."""
@@ -114,36 +137,137 @@ class Attention(nn.Module):
         return jnp.moveaxis(x, -2, -3)
 
 
+class Projected(NamedTuple):
+    """Queries, keys and values of tokens, each [..., heads, L, C / heads]."""
+
+    q: Array
+    k: Array
+    v: Array
+
+    def keys(self, visible: Array | None) -> Keys:
+        """Show these tokens to queries; hidden ones, False in [..., L], get exactly no weight."""
+        return Keys(self.k, self.v, visible)
+
+
+class Keys(NamedTuple):
+    """Tokens that queries read."""
+
+    k: Array  # [..., heads, L, C / heads]
+    v: Array  # [..., heads, L, C / heads]
+    visible: Array | None  # [..., L]; None: all
+
+
+def _product_over(axes: str, x: Array, y: Array, **kwargs: jnp.dtype) -> Array:
+    """Contract the last two axes of [..., heads, ., .] as `axes` says; one may lack candidates."""
+    (left, right), out = (part.split(",") for part in axes.split("->"))
+    extra = x.ndim - y.ndim
+    batch_x, batch_y = ("...h", "h") if extra > 0 else ("h", "...h") if extra < 0 else ("...h",) * 2
+    return jnp.einsum(f"{batch_x}{left},{batch_y}{right}->...h{out[0]}", x, y, **kwargs)
+
+
 class Block(nn.Module):
     """A pre-norm transformer layer: attention, then a feed-forward block, both residual."""
 
+    width: int
     heads: int
     hidden: int
     dropout: float
     dtype: jnp.dtype
 
-    @nn.compact
+    def setup(self):
+        self.norm1, self.norm2 = layer_norm("norm1"), layer_norm("norm2")
+        self.attention = Attention(
+            self.width, self.heads, self.dropout, self.dtype, name="attention"
+        )
+        self.ffn_in = dense(self.hidden, "ffn_in", dtype=self.dtype)
+        self.ffn_out = dense(self.width, "ffn_out", dtype=self.dtype)
+        self.drop = nn.Dropout(self.dropout)
+
     def __call__(self, x: Array, key_visible: Array | None, deterministic: bool) -> Array:
-        drop = nn.Dropout(self.dropout, deterministic=deterministic)
-        attention = Attention(self.heads, self.dropout, self.dtype, name="attention")
-        x = x + drop(attention(layer_norm("norm1")(x), key_visible, deterministic))
-        h = dense(self.hidden, "ffn_in", dtype=self.dtype)(layer_norm("norm2")(x))
-        h = dense(x.shape[-1], "ffn_out", dtype=self.dtype)(drop(gelu(h)))
-        return x + drop(h)
+        """Map x [..., L, C] to [..., L, C]; hidden keys, [..., L], get exactly zero weight."""
+        projected = self.project(x)
+        return self.update(x, projected.q, [projected.keys(key_visible)], deterministic)
+
+    def project(self, x: Array) -> Projected:
+        """Prepare tokens [..., L, C] as queries and keys."""
+        return self.attention.project(self.norm1(x))
+
+    def update(self, x: Array, q: Array, keys: Sequence[Keys], deterministic: bool = True) -> Array:
+        """Update tokens [..., L, C], of which `q` are the queries, by what they read."""
+        x = x + self.drop(self.attention.attend(q, keys, deterministic), deterministic)
+        h = gelu(self.ffn_in(self.norm2(x)))
+        h = self.ffn_out(self.drop(h, deterministic))
+        return x + self.drop(h, deterministic)
 
 
 class Stack(nn.Module):
     """Transformer layers, independently initialised, with a final LayerNorm."""
 
     layers: int
+    width: int
     heads: int
     hidden: int
     dropout: float
     dtype: jnp.dtype
 
-    @nn.compact
+    def setup(self):
+        self.blocks = [
+            Block(self.width, self.heads, self.hidden, self.dropout, self.dtype, name=f"layer_{i}")
+            for i in range(self.layers)
+        ]
+        self.norm = layer_norm("norm")
+
     def __call__(self, x: Array, key_visible: Array | None, deterministic: bool) -> Array:
-        for i in range(self.layers):
-            block = Block(self.heads, self.hidden, self.dropout, self.dtype, name=f"layer_{i}")
+        """Map tokens x [..., L, C] to [..., L, C]; hidden keys get exactly zero weight."""
+        for block in self.blocks:
             x = block(x, key_visible, deterministic)
-        return layer_norm("norm")(x)
+        return self.norm(x)
+
+    def together(self, shared: Array, own: Array, key_visible: Array) -> Array:
+        """Map the tokens that N candidates share, [L, C], and those of each, [N, K, C].
+
+        What the first layer projects is projected once where it is shared.
+
+        Returns:
+            [N, L + K, C], as if every candidate had brought all of its tokens.
+        """
+        first, *rest = self.blocks
+        parts = zip(first.project(shared), first.project(own), strict=True)
+        projected = Projected(*(join_tokens(s, o) for s, o in parts))
+        x = join_tokens(shared, own)
+        x = first.update(x, projected.q, [projected.keys(key_visible)])
+        for block in rest:
+            x = block(x, key_visible, True)
+        return self.norm(x)
+
+    def read(
+        self, seen: Array, seen_visible: Array, masks: Array, masks_visible: Array, index: Array
+    ) -> Array:
+        """Map only the tokens `index`, [Q], of `masks`: what is asked for.
+
+        Args:
+            seen: tokens of each candidate, [..., K, C].
+            seen_visible: which of them are there, [K].
+            masks: tokens that all candidates share, [M, C].
+            masks_visible: which of these are there, [M].
+            index: rows of `masks`.
+
+        Returns:
+            [..., Q, C].
+        """
+        *earlier, last = self.blocks
+        for block in earlier:
+            x = join_tokens(masks, seen)
+            x = block(x, jnp.concatenate([masks_visible, seen_visible]), True)
+            masks, seen = jnp.split(x, [masks.shape[-2]], axis=-2)
+        known, asked = last.project(seen), last.project(masks)
+        keys = [known.keys(seen_visible), asked.keys(masks_visible)]
+        x = last.update(masks[..., index, :], asked.q[..., index, :], keys)
+        return self.norm(x)
+
+
+def join_tokens(shared: Array, own: Array) -> Array:
+    """Join tokens on the last axis but one, after giving `shared` the leading axes of `own`."""
+    extra = own.ndim - shared.ndim
+    shared = jnp.broadcast_to(shared, (*own.shape[:extra], *shared.shape))
+    return jnp.concatenate([shared, own], axis=-2)

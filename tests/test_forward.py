@@ -206,6 +206,28 @@ def test_the_candidate_with_weight_is_rolled_out_as_its_prompt_says(pretrained, 
     np.testing.assert_allclose(plan.action, plan.weights @ plan.candidates[:, 0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("steps", [0, 1, 3, 4, 9])
+def test_pruned_plans_are_the_plans_of_whole_passes(pretrained, name, steps):
+    config = CONFIGS[name]
+    model, params, stats = pretrained
+    ctxs = contexts_after(steps, config.history)
+    args = (params, stats, jnp.float32(2.0), ctxs, jnp.float32(1.5), jax.random.key(5))
+    plans = [
+        forward.make_planner(
+            model, dataclasses.replace(config, pruned=pruned), LIMIT, critic_value
+        ).explain(*args, horizon=config.history + config.horizon)
+        for pruned in (True, False)
+    ]
+    counts = np.arange(plans[0].values.shape[2]) < np.asarray(plans[0].length)[:, None, None]
+    for found, expected in zip(*map(jax.tree.leaves, plans), strict=True):
+        found, expected = np.asarray(found), np.asarray(expected)
+        if found.ndim >= 3 and found.shape[2] == counts.shape[2]:  # what does not count may differ
+            keep = counts.reshape(*counts.shape, *[1] * (found.ndim - 3))
+            found, expected = np.where(keep, found, 0.0), np.where(keep, expected, 0.0)
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
+
+
 def test_candidates_are_drawn_from_the_return_conditioned_policy(pretrained):
     model, params, stats = pretrained
     config = PlanConfig("returns", 4000)
@@ -268,8 +290,8 @@ def test_decisions_do_not_depend_on_the_batch(pretrained):
 
 def test_the_step_of_the_episode_compiles_nothing_again(pretrained):
     model, params, stats = pretrained
-    counted = chex.assert_max_traces(model.apply, n=8)  # of the two branches' three passes each
-    planner = forward.make_planner(model._replace(apply=counted), CONFIGS["returns"], LIMIT)
+    counted = chex.assert_max_traces(model.query, n=4)  # of two branches' two passes each
+    planner = forward.make_planner(model._replace(query=counted), CONFIGS["returns"], LIMIT)
     for steps in (0, 1, 4, 5, 6):
         ctxs = contexts_after(steps, 4)
         planner.act(params, stats, None, ctxs, jnp.float32(1.0), jax.random.key(steps))
@@ -288,6 +310,7 @@ def test_the_step_of_the_episode_compiles_nothing_again(pretrained):
         ({"lambda_": 1.5}, "lambda_ is 1.5; it must be in"),
         ({"xi": float("nan")}, "xi is nan; it must be finite"),
         ({"guidance": "q"}, "guidance is 'q'; choose returns or critic"),
+        ({"current_state": "reconstructed"}, "'reconstructed' needs pruned=False"),
     ],
 )
 def test_a_senseless_plan_is_refused(settings, sentence):

@@ -21,6 +21,7 @@ LEVELS = {
     | {"baselines.", "planning."},
     4: {"agent", "cache", "checkpoint", "figures", "metrics", "model_files", "planner", "policy"}
     | {"data_figures", "progress", "records", "results"}
+    | {"imagination", "imagination_figures"}
     | {"report", "sharding", "statistics", "video", "data.", "envs."},
 }
 LINEN = {"networks", "model", "critics"}

@@ -147,7 +147,8 @@ def make_planner(
     def one(
         horizon: int, params: dict, stats: Stats, critic: object, target: Array
     ) -> Callable[[context_lib.Context, Array], Plan]:
-        world = proposals.plain_world(model, params, stats, config, horizon)
+        make_world = proposals.pruned_world if config.pruned else proposals.plain_world
+        world = make_world(model, params, stats, config, horizon)
         bound = None if value is None else functools.partial(value, critic)
 
         def decide(context: context_lib.Context, key: Array) -> Plan:

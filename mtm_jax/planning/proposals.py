@@ -14,7 +14,7 @@ from jax import Array
 
 from mtm_jax import distributions, masks, tokens
 from mtm_jax.config import PlanConfig
-from mtm_jax.model import Model
+from mtm_jax.model import Model, Placed
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles
 
@@ -93,6 +93,61 @@ def plain_world(
 
     def show(values: Mapping[str, Array], visible: Mapping[str, Array]) -> dict[str, Array]:
         return roles.decode(model, stats, roles.show(model, params, stats, values, visible))
+
+    return World(policy, rollout)
+
+
+def pruned_world(
+    model: Model, params: dict, stats: Stats, config: PlanConfig, horizon: int
+) -> World:
+    """Build the same world from what is visible and asked for only; see `Model.query`.
+
+    Args:
+        model, params, stats, config, horizon: see `plain_world`.
+    """
+    specs = {m.name: m for m in model.config.modalities}
+    window = model.config.window
+
+    def encoded(name: str, values: Array) -> Array:
+        return tokens.encode_modalities([specs[name]], stats, {name: values})[name]
+
+    def decoded(name: str, outputs: dict) -> Array:
+        return tokens.decode_prediction(specs[name], stats[name], outputs[name])
+
+    def past(context: context_lib.Context) -> dict[str, Placed]:
+        """States until now, actions before."""
+        slots = jnp.arange(min(config.history + 1, window))
+        states = encoded("states", context.states[slots])
+        shown = {"states": Placed(states, slots, slots <= context.slot)}
+        if config.history > 0:
+            actions = encoded("actions", context.actions[slots[:-1]])
+            shown["actions"] = Placed(actions, slots[:-1], slots[:-1] < context.slot)
+        return shown
+
+    def policy(context: context_lib.Context, target: Array) -> distributions.TanhNormal:
+        slots, always = jnp.arange(window), jnp.ones(window, bool)
+        returns = encoded("returns", jnp.broadcast_to(target, (window, 1)))
+        shown = past(context) | {"returns": Placed(returns, slots, always)}
+        asked = {"actions": horizon_slots(context, horizon, window)}
+        return model.query(params, shown, None, asked)["actions"]
+
+    def rollout(context: context_lib.Context, actions: Array) -> Rollout:
+        slots = horizon_slots(context, horizon, window)
+        counts = jnp.arange(horizon) < horizon_length(context, config, horizon)
+        own = {"actions": Placed(encoded("actions", actions), slots, counts)}
+        both = {"rewards": slots, "returns": slots}
+        first = both if config.readout == "fd" else {}
+        outputs = model.query(params, past(context), own, {"states": slots[1:], **first})
+        if config.readout == "rp":
+            own["states"] = Placed(outputs["states"], slots[1:], counts[1:])
+            outputs |= model.query(params, past(context), own, both)
+        now = jnp.broadcast_to(
+            context.states[context.slot], (len(actions), 1, specs["states"].features)
+        )
+        states = jnp.concatenate([now, decoded("states", outputs)], axis=1)
+        return Rollout(
+            states, decoded("rewards", outputs)[..., 0], decoded("returns", outputs)[..., 0]
+        )
 
     return World(policy, rollout)
 
