@@ -11,15 +11,16 @@ M3PC-Q needs a critic: `make critic`.
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import time
 
 from ml_collections import config_dict
 
 from experiments import cli, evaluate, named_run, runs
 from mtm_jax import agent as agent_lib
-from mtm_jax import figures, planner, results
+from mtm_jax import imagination, imagination_figures, planner, results, score_figures, video
 from mtm_jax.config import PlanConfig
-from mtm_jax.envs import rollout
+from mtm_jax.envs import registry, rollout
 from mtm_jax.errors import UserError
 from mtm_jax.planning import roles
 
@@ -43,8 +44,22 @@ def main(config: config_dict.ConfigDict) -> None:
         rows[-1]["metrics"]["seconds"] = time.monotonic() - started
         results.write_result(folder, rows[-1])
     evaluate.say_rows(rows)
-    figures.scores(folder)
+    scores = score_figures.collect(rows)
+    score_figures.bars(scores, folder / "figures" / "methods.png")
+    imagine(agent, folder, config)
     cli.say(f"results are in {folder}")
+
+
+def imagine(agent: agent_lib.Agent, folder: pathlib.Path, config: config_dict.ConfigDict) -> None:
+    """Draw what the plans of the last planning method expect beside what they lead to."""
+    planned = [method for method in config.eval.methods if method in planner.GUIDANCE]
+    known = registry.spec_of_id(agent.info.env_id).name in imagination.DIMENSIONS
+    if not (config.imagined_steps and planned and known):
+        return
+    decider = planner.Decider(agent, plan_of(planned[-1], config), config.eval.target_fraction)
+    recording = imagination.record(decider, config.imagined_steps, config.eval.seed, every=2)
+    imagination_figures.rollouts(recording, folder / "figures" / "imagination.png")
+    video.imagination_film(recording, folder / "videos" / "imagination.gif")
 
 
 def check(config: config_dict.ConfigDict) -> None:

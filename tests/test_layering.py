@@ -22,7 +22,7 @@ LEVELS = {
     4: {"agent", "cache", "checkpoint", "figures", "metrics", "model_files", "planner", "policy"}
     | {"data_figures", "progress", "records", "results"}
     | {"imagination", "imagination_figures"}
-    | {"report", "sharding", "statistics", "video", "data.", "envs."},
+    | {"report", "score_figures", "sharding", "statistics", "video", "data.", "envs."},
 }
 LINEN = {"networks", "model", "critics"}
 RIM_ONLY = {"gymnasium", "gymnasium_robotics", "mujoco", "minari", "h5py", "orbax", "matplotlib"}

@@ -1,0 +1,66 @@
+"""Bar charts of scores with intervals."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import figure, rc_context
+
+from mtm_jax import figures, statistics
+
+# Data set -> method -> scores of the episodes of each run.
+Scores = Mapping[str, Mapping[str, Sequence[Sequence[float]]]]
+
+
+def bars(scores: Scores, path: str | os.PathLike) -> pathlib.Path:
+    """Draw the mean score of every method on every data set with its 95% interval.
+
+    Args:
+        scores: data set -> method -> scores of the episodes of each run.
+        path: the PNG file to write.
+
+    Raises:
+        UserError: a method has no scores.
+    """
+    methods = list(dict.fromkeys(m for group in scores.values() for m in group))
+    width = 0.8 / len(methods)
+    with rc_context(figures.STYLE):
+        size = (max(4.0, 1.5 + 0.45 * len(methods) * len(scores)), 3.6)
+        fig = figure.Figure(figsize=size, layout="constrained")
+        axis = fig.subplots()
+        for k, method in enumerate(methods):
+            places = [i for i, group in enumerate(scores.values()) if method in group]
+            found = [
+                statistics.mean_interval(group[method])
+                for group in scores.values()
+                if method in group
+            ]
+            means = np.array([f.mean for f in found])
+            reach = np.abs(np.array([(f.low, f.high) for f in found]).T - means)
+            x = np.array(places) + (k - (len(methods) - 1) / 2) * width
+            colour = figures.CYCLE[k % len(figures.CYCLE)]
+            axis.bar(x, means, 0.9 * width, color=colour, label=method)
+            axis.errorbar(x, means, reach, fmt="none", color=figures.BLACK, lw=1, capsize=2)
+        axis.set_xticks(range(len(scores)), [name.replace("-", "\n", 1) for name in scores])
+        axis.grid(axis="x", visible=False)
+        axis.set_ylabel("normalised score")
+        fig.legend(loc="outside upper center", ncols=len(methods))
+        path = pathlib.Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fig.savefig(path, dpi=160, facecolor="white")
+        return path
+
+
+def collect(rows: Sequence[Mapping]) -> dict[str, dict[str, list[list[float]]]]:
+    """Sort rows of results by data set and method; of repeated evaluations the last counts."""
+    latest: dict[str, dict[str, dict]] = {}
+    for row in rows:
+        runs = latest.setdefault(row["dataset"], {}).setdefault(row["method"], {})
+        runs[row["seed"], row["step"]] = row["normalized_scores"]
+    return {
+        data: {method: list(runs.values()) for method, runs in methods.items()}
+        for data, methods in latest.items()
+    }
