@@ -143,7 +143,7 @@ def test_used_environments_change_nothing(actors):
     pool = {}
     shard.sample(task(actors, seed=3), pool=pool)
     assert_equal(shard.sample(task(actors), pool=pool), shard.sample(task(actors)))
-    assert len(pool["Hopper-v5"]) == shard.SLOTS
+    assert len(pool["Hopper-v5"].envs) == shard.SLOTS
 
 
 def test_a_shard_holds_whole_episodes_and_no_more_than_it_needs(actors):

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
-import gymnasium
 import numpy as np
 
+from mtm_jax.data import simulations
 from mtm_jax.envs import make
 
 SLOTS = 32  # environments that share one forward pass
@@ -44,6 +44,7 @@ class Episodes(NamedTuple):
     final_observations: np.ndarray  # [episodes, S] float32
 
 
+Pool = dict[str, simulations.Simulations]  # by environment id
 Layers = tuple[tuple[np.ndarray, np.ndarray], ...]  # (kernel, bias) of each layer
 
 
@@ -83,9 +84,8 @@ def act(layers: Layers, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
 class _Episode:
     """An episode that is running or done."""
 
-    def __init__(self, env: gymnasium.Env, limit: int, action_dim: int):
-        first, _ = env.reset()
-        self.env = env
+    def __init__(self, number: int, first: np.ndarray, limit: int, action_dim: int):
+        self.number = number  # of its environment
         self.done = self.terminal = False
         self.length = 0
         self.observations = np.empty((limit + 1, len(first)), np.float32)
@@ -93,19 +93,19 @@ class _Episode:
         self.rewards = np.empty(limit, np.float32)
         self.observations[0] = first
 
-    def step(self, action: np.ndarray) -> None:
-        obs, reward, self.terminal, _, _ = self.env.step(action)
+    def add(self, action: np.ndarray, obs: np.ndarray, reward: float, terminal: bool) -> None:
         self.actions[self.length] = action
         self.rewards[self.length] = reward
         self.length += 1
         self.observations[self.length] = obs
-        self.done = bool(self.terminal) or self.length == len(self.rewards)
+        self.terminal = bool(terminal)
+        self.done = self.terminal or self.length == len(self.rewards)
 
 
 def sample(
     task: Task,
     report: Callable[[int], None] = lambda steps: None,
-    pool: dict[str, list[gymnasium.Env]] | None = None,
+    pool: Pool | None = None,
 ) -> Episodes:
     """Sample whole episodes until those kept hold `task.steps` steps.
 
@@ -120,45 +120,47 @@ def sample(
     layers = load_actor(task.actor)
     action_dim = len(layers[-1][1]) // 2
     rng = np.random.default_rng(np.random.SeedSequence(task.seed, spawn_key=task.spawn_key))
-    idle = _environments(task.env_id, rng, {} if pool is None else pool)
+    envs = _environments(task.env_id, rng, {} if pool is None else pool)
+    idle = list(range(len(envs.envs)))
     episodes: list[_Episode] = []
     running: list[_Episode] = []
     rounds, ended = 0, True
     while True:
         if ended:  # between two endings no more episodes can become needed
             for _ in range(min(len(idle), _episodes_to_start(episodes, task))):
-                episodes.append(_Episode(idle.pop(), task.max_episode_steps, action_dim))
+                number = idle.pop()
+                first, _ = envs.envs[number].reset()
+                episodes.append(_Episode(number, first, task.max_episode_steps, action_dim))
                 running.append(episodes[-1])
         if not running:
             return _join(episodes)
         obs = np.stack([episode.observations[episode.length] for episode in running])
         noise = rng.standard_normal((len(running), action_dim), np.float32)
-        for episode, action in zip(running, act(layers, obs, noise), strict=True):
-            episode.step(action)
+        actions = act(layers, obs, noise)
+        stepped = envs.step([episode.number for episode in running], actions)
+        for episode, *what in zip(running, actions, *stepped, strict=True):
+            episode.add(*what)
         ended = any(episode.done for episode in running)
         if ended:
-            idle += [episode.env for episode in running if episode.done]
+            idle += [episode.number for episode in running if episode.done]
             running = [episode for episode in running if not episode.done]
             for dropped in _surplus(episodes, task.steps):
                 episodes.remove(dropped)
                 if dropped in running:
                     running.remove(dropped)
-                    idle.append(dropped.env)
+                    idle.append(dropped.number)
         rounds += 1
         if rounds % _REPORT_EVERY == 0:
             report(min(sum(episode.length for episode in episodes), task.steps))
 
 
-def _environments(
-    env_id: str, rng: np.random.Generator, pool: dict[str, list[gymnasium.Env]]
-) -> list[gymnasium.Env]:
+def _environments(env_id: str, rng: np.random.Generator, pool: Pool) -> simulations.Simulations:
     """Take bare environments (wrappers cost time) from the pool; they draw resets from `rng`."""
-    envs = pool.setdefault(env_id, [])
-    while len(envs) < SLOTS:
-        envs.append(make.make(env_id).unwrapped)
-    for env in envs:
+    if env_id not in pool:
+        pool[env_id] = simulations.simulate([make.make(env_id).unwrapped for _ in range(SLOTS)])
+    for env in pool[env_id].envs:
         env.np_random = rng
-    return list(envs)
+    return pool[env_id]
 
 
 def _episodes_to_start(episodes: list[_Episode], task: Task) -> int:
@@ -211,7 +213,7 @@ def _serve(tasks: BinaryIO, answers: BinaryIO) -> None:
         answers.write(json.dumps(message).encode() + b"\n" + payload)
         answers.flush()
 
-    pool: dict[str, list[gymnasium.Env]] = {}
+    pool: Pool = {}
     for line in tasks:
         task = Task(**json.loads(line))
         data = pack(sample(task, lambda steps: send({"steps": steps}), pool))
