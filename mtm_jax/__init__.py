@@ -15,10 +15,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mtm_jax.agent import Agent, load
-    from mtm_jax.config import LossConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
+    from mtm_jax.config import (
+        CriticConfig,
+        LossConfig,
+        MaskConfig,
+        ModelConfig,
+        OptimConfig,
+        PlanConfig,
+        PretrainConfig,
+    )
     from mtm_jax.data.own import from_arrays as trajectories_from_arrays
     from mtm_jax.data.sources import load as load_data
-    from mtm_jax.dataset import Dataset, keep_modality, make_dataset, sample_windows
+    from mtm_jax.dataset import (
+        Dataset,
+        keep_modality,
+        make_dataset,
+        sample_transitions,
+        sample_windows,
+    )
     from mtm_jax.errors import UserError
     from mtm_jax.model import Model, make_model
     from mtm_jax.model_files import load_model
@@ -30,16 +44,19 @@ _HOME = {
     "Agent": "agent",
     "Policy": "policy",
     "load": "agent",
+    "CriticConfig": "config",
     "LossConfig": "config",
     "MaskConfig": "config",
     "ModelConfig": "config",
     "OptimConfig": "config",
+    "PlanConfig": "config",
     "PretrainConfig": "config",
     "load_data": "data.sources:load",
     "load_model": "model_files",
     "Dataset": "dataset",
     "keep_modality": "dataset",
     "make_dataset": "dataset",
+    "sample_transitions": "dataset",
     "sample_windows": "dataset",
     "UserError": "errors",
     "Model": "model",
@@ -54,6 +71,7 @@ _HOME = {
 __version__ = "0.1.0"
 __all__ = [
     "Agent",
+    "CriticConfig",
     "DataInfo",
     "Dataset",
     "LossConfig",
@@ -62,6 +80,7 @@ __all__ = [
     "Model",
     "ModelConfig",
     "OptimConfig",
+    "PlanConfig",
     "Policy",
     "PretrainConfig",
     "Trajectories",
@@ -73,6 +92,7 @@ __all__ = [
     "load_model",
     "make_dataset",
     "make_model",
+    "sample_transitions",
     "sample_windows",
     "trajectories_from_arrays",
 ]

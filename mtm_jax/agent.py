@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mtm_jax import checkpoint, iql, model_files, tokens
+from mtm_jax import checkpoint, iql, model_files, planner, tokens
 from mtm_jax import policy as policy_lib
-from mtm_jax.config import CriticConfig
+from mtm_jax.config import CriticConfig, PlanConfig
 from mtm_jax.envs import rollout
 from mtm_jax.errors import UserError
 from mtm_jax.model import Model, make_model
@@ -79,10 +79,14 @@ class Agent:
         return self.critic
 
     def policy(
-        self, prompt: str = "rcbc", target_fraction: float = 1.0, seed: int | None = None
+        self,
+        prompt: str = "rcbc",
+        target_fraction: float = 1.0,
+        seed: int | None = None,
+        plan: PlanConfig | None = None,
     ) -> policy_lib.Policy:
         """Make a policy for one environment; see `Policy`."""
-        return policy_lib.Policy(self, prompt, target_fraction, seed)
+        return policy_lib.Policy(self, prompt, target_fraction, seed, plan)
 
     def target_return(self, target_fraction: float) -> float:
         """Return to ask for: a fraction of the best in the training data, undiscounted.
@@ -98,11 +102,13 @@ class Agent:
         return target_fraction * self.returns.best
 
     def actor(self, prompt: str, target_fraction: float) -> rollout.Actor:
-        """Make a batched deterministic policy for `rollout.rollout`.
+        """Make a batched policy for `rollout.rollout`, which does not draw its actions.
 
         Raises:
-            UserError: the prompt is not a policy.
+            UserError: the prompt is not a policy, or the model cannot carry out its plans.
         """
+        if prompt in planner.GUIDANCE:
+            return planner.actor(self, planner.plan_config(prompt), target_fraction)
         policy_lib.check_prompt(prompt)
         asked = self.target_return(target_fraction) if prompt == "rcbc" else 0.0
         target = jnp.float32(asked / self.info.max_episode_steps)

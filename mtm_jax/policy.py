@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mtm_jax import tokens
+from mtm_jax import planner, tokens
+from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles
@@ -32,19 +33,29 @@ class Policy:
         prompt: str = "rcbc",
         target_fraction: float = 1.0,
         seed: int | None = None,
+        plan: PlanConfig | None = None,
     ):
         """Prepare to act.
 
         Args:
             agent: the pretrained model.
-            prompt: "rcbc" or "bc".
+            prompt: "rcbc" or "bc", or "m3pc_m" or "m3pc_q" to plan with it.
             target_fraction: return to ask for, as a fraction of the best in the training data.
-            seed: draw actions from the predicted distribution; None takes its mode.
+            seed: draw actions from the predicted distribution, or among the plans; None takes
+                its mode, or their expectation.
+            plan: how to plan; by default as M3PC's table 4 says.
 
         Raises:
-            UserError: the prompt is not a policy, or the model has no distribution to draw from.
+            UserError: the prompt is not a policy, the model has no distribution to draw from, or
+                it cannot carry out the plan.
         """
-        check_prompt(prompt)
+        self._decider = None
+        if prompt in planner.GUIDANCE:
+            plan = planner.plan_config(prompt) if plan is None else plan
+            self._decider = planner.Decider(agent, plan, target_fraction, seed is not None)
+            seed = seed or 0  # of the candidates
+        else:
+            check_prompt(prompt)
         if seed is not None:
             _check_draws(agent)
         self.agent = agent
@@ -52,7 +63,7 @@ class Policy:
         self.env_id = agent.info.env_id
         self._key = None if seed is None else jax.random.key(seed)
         self._steps = 0
-        target = agent.target_return(target_fraction) if prompt == "rcbc" else 0.0
+        target = 0.0 if prompt == "bc" else agent.target_return(target_fraction)
         self._target = jnp.float32(target / agent.info.max_episode_steps)
         self.reset()
 
@@ -86,14 +97,28 @@ class Policy:
             action_dim, window = len(agent.info.action_low), agent.model.config.window
             self._context = context_lib.begin(obs, action_dim, window)
         else:
-            reward = jnp.float32(reward)
-            self._context = agent.extend_context(self._context, self._action, reward, obs)
+            self._context = self._extend(jnp.float32(reward), obs)
         key = None if self._key is None else jax.random.fold_in(self._key, self._steps)
         self._steps += 1
-        self._action = agent.choose_action(
+        self._action = self._choose(key)
+        return agent.to_environment(self._action)
+
+    def _extend(self, reward: Array, obs: Array) -> context_lib.Context:
+        step = (self._context, self._action, reward, obs)
+        if self._decider is None:
+            return self.agent.extend_context(*step)
+        # Its history may be another than the agent's.
+        one = jax.tree.map(lambda x: x[None], step)
+        return jax.tree.map(lambda x: x[0], self._decider.extend(*one))
+
+    def _choose(self, key: Array | None) -> Array:
+        agent = self.agent
+        if self._decider is not None:
+            contexts = jax.tree.map(lambda x: x[None], self._context)
+            return jnp.asarray(self._decider.decide(contexts, key)[0])
+        return agent.choose_action(
             agent.params, agent.stats, self._context, self._target, prompt=self._prompt, key=key
         )
-        return agent.to_environment(self._action)
 
 
 def check_observation(
@@ -130,4 +155,5 @@ def check_prompt(prompt: str) -> None:
         UserError: it names the prompts that are.
     """
     if prompt not in roles.POLICIES:
-        raise UserError(f"{prompt!r} is not a policy; choose one of {', '.join(roles.POLICIES)}")
+        known = ", ".join((*roles.POLICIES, *planner.GUIDANCE))
+        raise UserError(f"{prompt!r} is not a policy; choose one of {known}")

@@ -145,7 +145,9 @@ def test_a_reward_before_the_first_action_is_refused(policy):
 
 def test_other_prompts_are_no_policies(agent):
     for make in (agent.policy, lambda prompt: agent.actor(prompt, 1.0)):
-        with pytest.raises(UserError, match="'fd' is not a policy; choose one of bc, rcbc"):
+        with pytest.raises(
+            UserError, match="'fd' is not a policy; choose one of bc, rcbc, m3pc_m, m3pc_q"
+        ):
             make("fd")
 
 

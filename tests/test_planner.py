@@ -1,0 +1,107 @@
+"""A loaded run acts by planning: alone, in batches, with and without a critic."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtm_jax import agent as agent_lib
+from mtm_jax import iql, planner
+from mtm_jax.config import CriticConfig, PlanConfig
+from mtm_jax.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+SMALL = {"candidates": 6}
+
+
+@pytest.fixture(scope="module")
+def agent(tiny_run):
+    """A tiny run with an untrained critic."""
+    agent = agent_lib.load(tiny_run)
+    config = CriticConfig(hidden=(8,))
+    state = iql.init_state(jax.random.key(0), config, 11, 3)
+    critic = iql.Critic(config, state.params, agent.stats["states"], 0)
+    return dataclasses.replace(agent, critic=critic)
+
+
+def observations(seed, count=2):
+    return np.random.default_rng(seed).normal(size=(count, 11)).astype(np.float32)
+
+
+@pytest.mark.parametrize("method", planner.GUIDANCE)
+def test_a_policy_plans_like_the_batched_actor(agent, method):
+    plan = planner.plan_config(method, **SMALL)
+    actor = planner.actor(agent, plan, seed=3)
+    actions, memory = actor.begin(observations(0, 1))
+    policy = agent.policy(method, plan=plan)
+    policy._key = jax.random.key(3)  # the actor's candidates
+    np.testing.assert_allclose(
+        policy.act(observations(0, 1)[0]), agent.to_environment(actions[0]), rtol=1e-5
+    )
+    for n in range(1, 7):
+        obs, reward = observations(n, 1), np.float32([0.1 * n])
+        actions, memory = actor.act(memory, actions, reward, obs)
+        found = policy.act(obs[0], float(reward[0]))
+        np.testing.assert_allclose(found, agent.to_environment(actions[0]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_plan_without_selection_is_near_the_policy_it_draws_from(agent):
+    plan = planner.plan_config("m3pc_m", candidates=500, xi=0.0, spread=0.0)
+    obs = observations(0, 1)[0]
+    planned = agent.policy("m3pc_m", plan=plan).act(obs)
+    np.testing.assert_allclose(planned, agent.policy("rcbc").act(obs), atol=1e-4)
+
+
+def test_a_critic_is_asked_for_its_least_value(agent):
+    states, actions = jnp.ones((4, 11)), jnp.zeros((4, 3))
+    critic = agent.critic
+    values = iql.q_values(critic.params, critic.stats, states, actions)
+    found = planner.least_q((critic.params, critic.stats), states, actions)
+    np.testing.assert_allclose(found, np.minimum(*values))
+
+
+def test_a_seed_explores(agent):
+    plan, obs = planner.plan_config("m3pc_m", **SMALL), observations(0, 1)[0]
+    drawn = {tuple(agent.policy("m3pc_m", seed=s, plan=plan).act(obs)) for s in range(3)}
+    assert len(drawn) == 3
+
+
+def test_a_plan_guided_by_a_missing_critic_is_refused(agent):
+    without = dataclasses.replace(agent, critic=None)
+    with pytest.raises(UserError, match="no critic; train one with python -m experiments.critic"):
+        without.policy("m3pc_q")
+
+
+def test_a_utility_that_is_not_finite_stops_and_is_traced_to_its_cause(agent):
+    broken = jax.tree.map(lambda x: x * jnp.nan, agent.critic.params)
+    critic = agent.critic._replace(params=broken)
+    decider = planner.Decider(
+        dataclasses.replace(agent, critic=critic), PlanConfig("critic", **SMALL)
+    )
+    contexts = decider.begin(jnp.asarray(observations(0)))
+    with pytest.raises(UserError) as error:
+        decider.decide(contexts, jax.random.key(0))
+    assert "environment 0 at step 0: the utility of candidate 0 of 6 is nan" in str(error.value)
+    assert "its value of step 1 of the horizon is nan" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "sentence"),
+    [
+        ("rcbc", {}, "'rcbc' does not plan; choose m3pc_m or m3pc_q"),
+        ("m3pc_m", {"samples": 3}, "a plan has no samples; its settings are candidates"),
+        ("m3pc_m", {"candidates": 0}, "candidates is 0"),
+    ],
+)
+def test_senseless_plans_are_refused(method, settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        planner.plan_config(method, **settings)
+
+
+@pytest.mark.parametrize("obs", [np.zeros(4), np.full(11, np.nan)])
+def test_a_planning_policy_refuses_what_it_cannot_read(agent, obs):
+    with pytest.raises(UserError, match="observation"):
+        agent.policy("m3pc_m", plan=planner.plan_config("m3pc_m", **SMALL)).act(obs)
