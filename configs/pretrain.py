@@ -52,6 +52,7 @@ def get_config(name="hopper-medium"):
     config.model.decoder_layers = 1
     config.model.dropout = 0.1
     config.model.compute_dtype = "auto"  # bfloat16 on accelerators, float32 on the CPU
+    config.model.positions = "released"  # of the window slots; orthogonal: neighbours differ more
     config.model.bins = 0  # 0 = continuous tokens; else uniform bins per dimension (mtm only)
 
     config.masks = config_dict.ConfigDict()

@@ -28,6 +28,7 @@ class ModelConfig:
     ffn_multiplier: int = 4  # hidden units of the feed-forward block, in widths
     dropout: float = 0.1
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters and losses stay float32
+    positions: Literal["released", "orthogonal"] = "released"  # embedding of the window slot
 
     def __post_init__(self):
         names = tuple(m.name for m in self.modalities)
@@ -50,6 +51,15 @@ class ModelConfig:
         )
         _require(self.window >= 1, f"window is {self.window} steps; it must be at least 1")
         _require(0.0 <= self.dropout < 1.0, f"dropout is {self.dropout}; it must be in [0, 1)")
+        _require(
+            self.positions in ("released", "orthogonal"),
+            f"positions are {self.positions!r}; choose 'released' or 'orthogonal'",
+        )
+        _require(
+            self.positions == "released" or self.window <= self.width,
+            f"a window of {self.window} slots cannot have orthogonal positions in a width of "
+            f"{self.width}; choose a shorter window or positions='released'",
+        )
         _require(
             self.compute_dtype in ("float32", "bfloat16"),
             f"compute_dtype is {self.compute_dtype!r}; choose 'float32' or 'bfloat16'",

@@ -125,6 +125,22 @@ def sinusoidal_positions(window: int, width: int) -> Array:
     return 0.5 * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
+def orthogonal_positions(window: int, width: int) -> Array:
+    """Fixed embedding of the window slot, [T, C], with no product between different slots.
+
+    [sin | cos] with rates spread evenly up to pi. Neighbours under the released embedding are
+    nearly the same vector, so attention learns late to tell which action goes with which state.
+    """
+    rates = jnp.pi * (jnp.arange(width // 2) + 0.5) / (width // 2)
+    angles = jnp.arange(window)[:, None] * rates
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def _positions(config: ModelConfig) -> Array:
+    make = {"released": sinusoidal_positions, "orthogonal": orthogonal_positions}
+    return make[config.positions](config.window, config.width)
+
+
 def _split(flat: Array, config: ModelConfig) -> dict[str, Array]:
     """Cut [..., sum T P, C] into modality -> [..., T, P, C]."""
     parts, start = {}, 0
@@ -177,7 +193,7 @@ class _MaskedTrajectoryModel(nn.Module):
     def encode(self, tokens: Tokens, visible: Visible, deterministic: bool) -> Array:
         """Encode the visible tokens: -> [..., sum T P, C]."""
         c = self.config
-        positions = sinusoidal_positions(c.window, c.width)[:, None]  # [T, 1, C]
+        positions = _positions(c)[:, None]  # [T, 1, C]
         embedded = []
         for spec in c.modalities:
             x = tokens[spec.name]
@@ -193,7 +209,7 @@ class _MaskedTrajectoryModel(nn.Module):
     def __call__(self, tokens: Tokens, visible: Visible, deterministic: bool = True) -> Outputs:
         c = self.config
         encoded = self.encode(tokens, visible, deterministic)
-        positions = sinusoidal_positions(c.window, c.width)[:, None]
+        positions = _positions(c)[:, None]
         embedded = []
         for name, x in _split(encoded, c).items():
             x = jnp.where(visible[name][..., None, None], x, self.mask_token[name])
@@ -244,7 +260,7 @@ class _MaskedTrajectoryModel(nn.Module):
 
     def _embed(self, group: Mapping[str, Placed]) -> Array:
         """Embed tokens for the encoder: [..., n of all modalities, C]."""
-        positions = sinusoidal_positions(self.config.window, self.config.width)
+        positions = _positions(self.config)
         embedded = []
         for name, placed in group.items():
             values = jnp.where(placed.there[:, None], placed.values, 0.0)
@@ -254,7 +270,7 @@ class _MaskedTrajectoryModel(nn.Module):
 
     def _enter_decoder(self, name: str, x: Array, slots: Array) -> Array:
         """Embed encoded or mask tokens, [..., n, C], for the decoder."""
-        positions = sinusoidal_positions(self.config.window, self.config.width)
+        positions = _positions(self.config)
         return self.decoder_embed[name](x) + self.decoder_modality[name][0] + positions[slots]
 
     def _flat_visible(self, visible: Visible) -> Array:

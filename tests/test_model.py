@@ -81,6 +81,18 @@ def test_parameter_counts_equal_the_releases(states, actions, mtm, m3pc):
     assert count(ModelConfig(full)) == m3pc
 
 
+def test_orthogonal_positions_share_nothing():
+    found = model.orthogonal_positions(8, 16)
+    np.testing.assert_allclose(found @ found.T, 8 * np.eye(8), atol=1e-5)
+
+
+def test_positions_that_cannot_be_orthogonal_are_refused():
+    with pytest.raises(UserError, match="window of 9 slots cannot have orthogonal positions"):
+        small(CONTINUOUS, window=9, positions="orthogonal")
+    with pytest.raises(UserError, match="positions are 'learnt'; choose"):
+        small(CONTINUOUS, positions="learnt")
+
+
 def test_positions_are_half_of_a_sine_and_a_cosine_with_falling_rates():
     found = model.sinusoidal_positions(5, 6)
     rates = [1.0, 10_000 ** (-1 / 3), 10_000 ** (-2 / 3)]

@@ -21,6 +21,7 @@ def build(layers=(2, 1), without=(), dtype="float32"):
         if m not in without
     )
     sizes = {"window": WINDOW, "width": 16, "heads": 2, "dropout": 0.3, "compute_dtype": dtype}
+    sizes["positions"] = "orthogonal"  # so that a token in a wrong slot shows
     depths = dict(zip(("encoder_layers", "decoder_layers"), layers, strict=True))
     model = make_model(ModelConfig(specs, **sizes, **depths))
     leaves, tree = jax.tree.flatten(model.init(jax.random.key(0)))

@@ -55,7 +55,7 @@ def some_context(slot):
     shapes = (WINDOW, S), (WINDOW, A), (WINDOW, 1)
     draw = functools.partial(jax.random.uniform, minval=-0.9, maxval=0.9)
     values = [draw(key, shape) for key, shape in zip(keys, shapes, strict=True)]
-    return context.Context(*values, jnp.int32(slot))
+    return context.Context(*values, jnp.int32(slot), jnp.int32(slot))
 
 
 def with_garbage_beyond(ctx):
@@ -66,6 +66,7 @@ def with_garbage_beyond(ctx):
         actions=jnp.where(slots >= ctx.slot, jnp.nan, ctx.actions),
         rewards=jnp.full_like(ctx.rewards, -77.0),
         slot=ctx.slot,
+        t=ctx.t,
     )
 
 
@@ -135,7 +136,7 @@ def linear_model(window=WINDOW, with_rewards=True):
         found = linear_outputs(inputs, visible)
         return {m: found[m] for m in names} | {"actions": inputs["actions"]}
 
-    return model.Model(ModelConfig(specs, window, 16, 2), lambda key: {}, apply, None)
+    return model.Model(ModelConfig(specs, window, 16, 2), lambda key: {}, apply, None, None)
 
 
 def simulate(states, actions, last_action=(0.0, 0.0)):
@@ -204,7 +205,7 @@ def inverse_model():
         found = jnp.repeat((change + 0.1 * previous)[:, None], A, axis=1)
         return dict(inputs) | {"actions": tokens.encode(STATS["actions"], found)}
 
-    return model.Model(ModelConfig(specs, WINDOW, 16, 2), lambda key: {}, apply, None)
+    return model.Model(ModelConfig(specs, WINDOW, 16, 2), lambda key: {}, apply, None, None)
 
 
 @pytest.mark.parametrize("slot", [0, 2, WINDOW - 2])

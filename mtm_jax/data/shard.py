@@ -11,12 +11,14 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
-from mtm_jax.data import simulations
 from mtm_jax.envs import make
+
+if TYPE_CHECKING:  # it starts the simulator, which listing data sets does without
+    from mtm_jax.data import simulations
 
 SLOTS = 32  # environments that share one forward pass
 _REPORT_EVERY = 50  # rounds of all slots
@@ -44,7 +46,7 @@ class Episodes(NamedTuple):
     final_observations: np.ndarray  # [episodes, S] float32
 
 
-Pool = dict[str, simulations.Simulations]  # by environment id
+Pool = dict[str, "simulations.Simulations"]  # by environment id
 Layers = tuple[tuple[np.ndarray, np.ndarray], ...]  # (kernel, bias) of each layer
 
 
@@ -156,6 +158,8 @@ def sample(
 
 def _environments(env_id: str, rng: np.random.Generator, pool: Pool) -> simulations.Simulations:
     """Take bare environments (wrappers cost time) from the pool; they draw resets from `rng`."""
+    from mtm_jax.data import simulations
+
     if env_id not in pool:
         pool[env_id] = simulations.simulate([make.make(env_id).unwrapped for _ in range(SLOTS)])
     for env in pool[env_id].envs:
