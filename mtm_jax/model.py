@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from mtm_jax import distributions, networks
+from mtm_jax import distributions, networks, queries
 from mtm_jax.config import ModelConfig
+from mtm_jax.queries import Placed
 from mtm_jax.types import ModalitySpec, Tokens, Visible
 
 # Modality -> prediction: [..., T, D] (continuous), [..., T, P, D] logits (categorical)
@@ -37,14 +38,6 @@ class ApplyFn(Protocol):
 
 class EncodeFn(Protocol):
     def __call__(self, params: dict, tokens: Tokens, visible: Visible) -> dict[str, Array]: ...
-
-
-class Placed(NamedTuple):
-    """Some tokens of one modality and where they stand in the window."""
-
-    values: Array  # [n, D], or [N, n, D] where each candidate has its own
-    slots: Array  # [n] int, which slots of the window they fill
-    there: Array  # [n] bool, False where there is no token: its value has no influence at all
 
 
 class QueryFn(Protocol):
@@ -107,7 +100,12 @@ def make_model(config: ModelConfig) -> Model:
         own: Mapping[str, Placed] | None,
         asked: Mapping[str, Array],
     ) -> Outputs:
-        return module.apply({"params": params}, shared, own or {}, asked, method="query")
+        queries.check(config.modalities, shared, own or {}, asked)
+
+        def ask(own: Mapping[str, Placed]) -> Outputs:
+            return module.apply({"params": params}, shared, own, asked, method="query")
+
+        return queries.by_chunks(ask, own) if own else ask({})
 
     return Model(config, init, apply, encode, query)
 
@@ -231,32 +229,23 @@ class _MaskedTrajectoryModel(nn.Module):
             encoded = self.encoder.together(self._embed(shared), self._embed(own), there)
         else:
             encoded = self.encoder(self._embed(shared), there, True)
-        seen, start = [], 0
-        for name, placed in groups:
-            stop = start + len(placed.slots)
-            seen.append(self._enter_decoder(name, encoded[..., start:stop, :], placed.slots))
-            start = stop
-        masked, hidden, index = [], [], []
-        for rank, spec in enumerate(self.config.modalities):
-            token, slots = self.mask_token[spec.name], jnp.arange(window)
-            rows = jnp.broadcast_to(token, (window, *token.shape))
-            masked.append(self._enter_decoder(spec.name, rows, slots))
-            shown = [p for name, p in groups if name == spec.name]
-            known = jnp.zeros(window, bool)
-            for placed in shown:
-                known = known.at[placed.slots].max(placed.there)
-            hidden.append(~known)
-            if spec.name in asked:
-                index.append(rank * window + asked[spec.name])
-        masks = (_join(masked), jnp.concatenate(hidden), jnp.concatenate(index))
-        decoded = self.decoder.read(_join(seen), there, *masks)
-        outputs, start = {}, 0
-        for spec in self.config.modalities:
-            if spec.name in asked:
-                stop = start + len(asked[spec.name])
-                outputs[spec.name] = self.heads[spec.name](decoded[..., start:stop, :])
-                start = stop
-        return outputs
+        pieces = queries.cut(encoded, [len(placed.slots) for _, placed in groups])
+        seen = [
+            self._enter_decoder(name, piece, placed.slots)
+            for (name, placed), piece in zip(groups, pieces, strict=True)
+        ]
+        masks, hidden, index = [], [], []
+        for rank, name in enumerate(m.name for m in self.config.modalities):
+            rows = jnp.broadcast_to(self.mask_token[name], (window, self.config.width))
+            masks.append(self._enter_decoder(name, rows, jnp.arange(window)))
+            hidden.append(~queries.filled([p for n, p in groups if n == name], window))
+            if name in asked:
+                index.append(rank * window + asked[name])
+        where = jnp.concatenate(hidden), jnp.concatenate(index)
+        decoded = self.decoder.read(_join(seen), there, _join(masks), *where)
+        names = [m.name for m in self.config.modalities if m.name in asked]
+        pieces = queries.cut(decoded, [len(asked[name]) for name in names])
+        return {name: self.heads[name](x) for name, x in zip(names, pieces, strict=True)}
 
     def _embed(self, group: Mapping[str, Placed]) -> Array:
         """Embed tokens for the encoder: [..., n of all modalities, C]."""

@@ -107,6 +107,13 @@ class Attention(nn.Module):
         """Project tokens [..., L, C] to queries, keys and values."""
         return Projected(*(self._split_heads(part) for part in jnp.split(self.qkv(x), 3, axis=-1)))
 
+    def project_keys(self, x: Array, visible: Array | None) -> Keys:
+        """Project tokens [..., L, C] that only others read: no queries."""
+        kernel, bias = (self.qkv.variables["params"][name] for name in ("kernel", "bias"))
+        x, kernel, bias = (part.astype(self.dtype) for part in (x, kernel, bias))
+        kv = product(x, kernel[:, self.width :]) + bias[self.width :]
+        return Keys(*(self._split_heads(part) for part in jnp.split(kv, 2, axis=-1)), visible)
+
     def attend(self, q: Array, keys: Sequence[Keys], deterministic: bool = True) -> Array:
         """Let queries, [..., heads, L, C / heads], read all keys together: -> [..., L, C].
 
@@ -192,6 +199,10 @@ class Block(nn.Module):
         """Prepare tokens [..., L, C] as queries and keys."""
         return self.attention.project(self.norm1(x))
 
+    def project_keys(self, x: Array, visible: Array | None) -> Keys:
+        """Prepare tokens [..., L, C] that are only read."""
+        return self.attention.project_keys(self.norm1(x), visible)
+
     def update(self, x: Array, q: Array, keys: Sequence[Keys], deterministic: bool = True) -> Array:
         """Update tokens [..., L, C], of which `q` are the queries, by what they read."""
         x = x + self.drop(self.attention.attend(q, keys, deterministic), deterministic)
@@ -260,8 +271,8 @@ class Stack(nn.Module):
             x = join_tokens(masks, seen)
             x = block(x, jnp.concatenate([masks_visible, seen_visible]), True)
             masks, seen = jnp.split(x, [masks.shape[-2]], axis=-2)
-        known, asked = last.project(seen), last.project(masks)
-        keys = [known.keys(seen_visible), asked.keys(masks_visible)]
+        asked = last.project(masks)
+        keys = [last.project_keys(seen, seen_visible), asked.keys(masks_visible)]
         x = last.update(masks[..., index, :], asked.q[..., index, :], keys)
         return self.norm(x)
 

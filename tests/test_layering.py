@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 LEVELS = {
     0: {"types", "errors", "config"},
     1: {"masks", "tokens", "distributions", "returns", "losses", "optim"},
-    2: {"networks", "model", "critics"},
+    2: {"networks", "model", "critics", "queries"},
     3: {"dataset", "training", "pretrain", "iql", "finetune", "td3", "sac", "rnd"}
     | {"torch_import"}
     | {"baselines.", "planning."},
