@@ -28,7 +28,7 @@ def bars(scores: Scores, path: str | os.PathLike) -> pathlib.Path:
     methods = list(dict.fromkeys(m for group in scores.values() for m in group))
     width = 0.8 / len(methods)
     with rc_context(figures.STYLE):
-        size = (max(4.0, 1.5 + 0.45 * len(methods) * len(scores)), 3.6)
+        size = (max(5.0, 1.5 + 0.45 * len(methods) * len(scores)), 3.6)
         fig = figure.Figure(figsize=size, layout="constrained")
         axis = fig.subplots()
         for k, method in enumerate(methods):

@@ -1,0 +1,50 @@
+"""One command evaluates a checkpoint by every method and says what is missing."""
+
+import shutil
+
+import pytest
+
+from experiments import cli, m3pc_offline
+from mtm_jax import records
+from mtm_jax.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
+def settings(run, **overrides):
+    given = {"run": run, "eval.episodes": 2, "plan.candidates": 4, "imagined_steps": 0}
+    given |= {k.replace("__", "."): v for k, v in overrides.items()}
+    return cli.parse([f"--config.{k}={v}" for k, v in given.items()], "configs/m3pc_offline.py")
+
+
+def test_every_method_gets_a_row_with_its_plan(tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    before = len(records.read_jsonl(run / "results.jsonl"))
+    m3pc_offline.main(settings(run, eval__methods="('rcbc','m3pc_m')", m3pc_m__xi=2.0))
+    rows = records.read_jsonl(run / "results.jsonl")[before:]
+    assert [row["method"] for row in rows] == ["rcbc", "m3pc_m"]
+    plan = rows[1]["settings"]["plan"]
+    assert (plan["candidates"], plan["xi"], plan["guidance"]) == (4, 2.0, "returns")
+    assert "plan" not in rows[0]["settings"]
+    assert rows[1]["target_return"] == rows[0]["target_return"]
+    assert len(rows[1]["returns"]) == 2
+    assert (run / "figures" / "methods.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ({"eval__methods": "('m3pc',)"}, "choose among bc, rcbc, m3pc_m, m3pc_q"),
+        ({"plan__candidates": 0}, "candidates is 0; it must be at least 1"),
+        ({"plan__horizon": 6}, "history of 4 and a horizon of 6 steps need a window of 10"),
+        ({}, "no critic; train one with python -m experiments.critic --config.run="),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said_before_anything_runs(
+    tiny_run, tmp_path, overrides, sentence
+):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    before = (run / "results.jsonl").read_bytes()
+    with pytest.raises(UserError, match=sentence):
+        m3pc_offline.main(settings(run, **overrides))
+    assert (run / "results.jsonl").read_bytes() == before
