@@ -74,6 +74,7 @@ def get_config(name="hopper-medium"):
     config.optim.learning_rate = 1e-4
     config.optim.warmup_fraction = 2 / 7  # 40 000 of 140 000
     config.optim.weight_decay = 0.01 if mtm else 0.005
+    config.optim.b2 = 0.999  # decay of the squared gradients' average
     config.optim.clip_norm = 0.0
 
     config.log_every = 100  # steps in one compiled call

@@ -37,6 +37,7 @@ class Decider:
         config: PlanConfig,
         target_fraction: float = 1.0,
         explore: bool = False,
+        world: agent_lib.Agent | None = None,
     ):
         """Check the plan and prepare to compile it.
 
@@ -45,6 +46,7 @@ class Decider:
             config: of the plan; its history is the agent's when acting.
             target_fraction: return to ask the proposing policy for, as a fraction of the best.
             explore: draw actions instead of taking expectations.
+            world: the model that predicts what candidates lead to; by default `agent` itself.
 
         Raises:
             UserError: the model cannot carry out the plan, or there is no critic to guide it.
@@ -52,11 +54,21 @@ class Decider:
         self.agent, self.config = agent, config
         needs_critic = config.guidance == "critic"
         critic = agent.require_critic() if needs_critic else None
-        self._critic = (critic.params, critic.stats) if needs_critic else None
+        if world is not None:
+            require_same_task(agent, world)
+        self._weights = forward.Weights(
+            agent.params,
+            agent.stats,
+            (critic.params, critic.stats) if needs_critic else None,
+            None if world is None else (world.params, world.stats),
+        )
         limit = agent.info.max_episode_steps
         self.target = jnp.float32(agent.target_return(target_fraction) / limit)
         value = least_q if needs_critic else None
-        self._planner = forward.make_planner(agent.model, config, limit, value, explore)
+        world_model = None if world is None else world.model
+        self._planner = forward.make_planner(
+            agent.model, config, limit, value, explore, world_model
+        )
         action_dim, window = len(agent.info.action_low), agent.model.config.window
         begin = functools.partial(context_lib.begin, action_dim=action_dim, window=window)
         extend = functools.partial(context_lib.extend, history=config.history)
@@ -69,7 +81,7 @@ class Decider:
         Raises:
             UserError: a utility is not finite; it names the candidate and what is wrong with it.
         """
-        actions, sound = self._planner.act(*self._inputs(contexts, key))
+        actions, sound = self._planner.act(self._weights, contexts, self.target, key)
         if not np.all(sound):
             raise UserError(self._diagnose(contexts, key, int(np.argmin(sound))))
         return np.asarray(actions)
@@ -78,11 +90,7 @@ class Decider:
         """Show the plans behind `decide`, with a leading axis E on every field."""
         full = bool((contexts.slot == self.config.history).all())
         horizon = self.config.horizon + (0 if full else self.config.history)
-        return self._planner.explain(*self._inputs(contexts, key), horizon=horizon)
-
-    def _inputs(self, contexts: context_lib.Context, key: Array) -> tuple:
-        agent = self.agent
-        return agent.params, agent.stats, self._critic, contexts, self.target, key
+        return self._planner.explain(self._weights, contexts, self.target, key, horizon=horizon)
 
     def _diagnose(self, contexts: context_lib.Context, key: Array, env: int) -> str:
         plan = jax.tree.map(lambda x: np.asarray(x[env]), self.explain(contexts, key))
@@ -107,6 +115,21 @@ class Decider:
         )
 
 
+def require_same_task(agent: agent_lib.Agent, world: agent_lib.Agent) -> None:
+    """Refuse a world model of other states, actions, window or episodes.
+
+    Raises:
+        UserError: it names what differs, with both values.
+    """
+    for what in ("env_id", "action_low", "max_episode_steps"):
+        ours, theirs = getattr(agent.info, what), getattr(world.info, what)
+        if ours != theirs:
+            raise UserError(f"the world model's {what} is {theirs}, the policy's is {ours}")
+    ours, theirs = agent.model.config.window, world.model.config.window
+    if ours != theirs:
+        raise UserError(f"the world model's window is {theirs} steps, the policy's is {ours}")
+
+
 def least_q(critic: tuple, states: Array, actions: Array) -> Array:
     """Value steps by the least member of the ensemble: [..., S] raw, [..., A] -> [...]."""
     params, stats = critic
@@ -114,18 +137,23 @@ def least_q(critic: tuple, states: Array, actions: Array) -> Array:
 
 
 def actor(
-    agent: agent_lib.Agent, config: PlanConfig, target_fraction: float = 1.0, seed: int = 0
+    agent: agent_lib.Agent,
+    config: PlanConfig,
+    target_fraction: float = 1.0,
+    seed: int = 0,
+    world: agent_lib.Agent | None = None,
 ) -> rollout.Actor:
     """Make a batched planning policy for `rollout.rollout`; it takes expectations.
 
     Args:
-        agent, config, target_fraction: see `Decider`.
+        agent, config, target_fraction, world: see `Decider`.
         seed: of the candidates.
 
     Raises:
         UserError: see `Decider`.
     """
-    decider, key = Decider(agent, config, target_fraction), jax.random.key(seed)
+    decider = Decider(agent, config, target_fraction, world=world)
+    key = jax.random.key(seed)
 
     def begin(obs: np.ndarray) -> tuple[np.ndarray, Any]:
         contexts = decider.begin(jnp.asarray(obs))

@@ -160,7 +160,7 @@ def test_the_candidate_with_weight_is_rolled_out_as_its_prompt_says(pretrained, 
     ctxs = contexts_after(steps, config.history)
     planner = forward.make_planner(model, config, LIMIT, critic_value)
     target, critic = jnp.float32(1.5), jnp.float32(2.0)
-    args = (params, stats, critic, ctxs, target, jax.random.key(5))
+    args = (forward.Weights(params, stats, critic), ctxs, target, jax.random.key(5))
     plans = planner.explain(*args, horizon=config.history + config.horizon)
     ctx = jax.tree.map(lambda x: x[1], ctxs)
     plan = jax.tree.map(lambda x: x[1], plans)
@@ -212,7 +212,12 @@ def test_pruned_plans_are_the_plans_of_whole_passes(pretrained, name, steps):
     config = CONFIGS[name]
     model, params, stats = pretrained
     ctxs = contexts_after(steps, config.history)
-    args = (params, stats, jnp.float32(2.0), ctxs, jnp.float32(1.5), jax.random.key(5))
+    args = (
+        forward.Weights(params, stats, jnp.float32(2.0)),
+        ctxs,
+        jnp.float32(1.5),
+        jax.random.key(5),
+    )
     plans = [
         forward.make_planner(
             model, dataclasses.replace(config, pruned=pruned), LIMIT, critic_value
@@ -256,7 +261,12 @@ def test_a_decision_acts_on_its_plan(pretrained, steps):
     model, params, stats = pretrained
     config = CONFIGS["returns"]
     planner = forward.make_planner(model, config, LIMIT)
-    args = (params, stats, None, contexts_after(steps, 4), jnp.float32(1.5), jax.random.key(5))
+    args = (
+        forward.Weights(params, stats),
+        contexts_after(steps, 4),
+        jnp.float32(1.5),
+        jax.random.key(5),
+    )
     horizon = 4 if steps >= 4 else 8
     plans = planner.explain(*args, horizon=horizon)
     actions, sound = planner.act(*args)
@@ -273,7 +283,12 @@ def test_one_utility_that_is_not_finite_makes_a_decision_unsound(pretrained):
         return jnp.where(jnp.arange(7)[:, None] == 3, -jnp.inf, values)
 
     planner = forward.make_planner(model, config, LIMIT, value)
-    args = (params, stats, None, contexts_after(6, 4), jnp.float32(1.5), jax.random.key(5))
+    args = (
+        forward.Weights(params, stats),
+        contexts_after(6, 4),
+        jnp.float32(1.5),
+        jax.random.key(5),
+    )
     assert planner.act(*args)[1].tolist() == [False, False]
 
 
@@ -282,10 +297,30 @@ def test_decisions_do_not_depend_on_the_batch(pretrained):
     planner = forward.make_planner(model, CONFIGS["returns"], LIMIT)
     ctxs = contexts_after(6, 4, count=3)
     key, target = jax.random.key(5), jnp.float32(1.5)
-    together = planner.explain(params, stats, None, ctxs, target, key)
+    together = planner.explain(forward.Weights(params, stats), ctxs, target, key)
     other = jax.tree.map(lambda x: x.at[0].set(x[2]) if x.ndim > 1 else x, ctxs)
-    again = planner.explain(params, stats, None, other, target, key)
+    again = planner.explain(forward.Weights(params, stats), other, target, key)
     np.testing.assert_allclose(again.action[1:], together.action[1:], rtol=1e-6)
+
+
+def test_another_model_may_answer_what_candidates_lead_to(pretrained):
+    """The candidates are the first model's, every number of the rollout the second's."""
+    model, params, stats = pretrained
+    other = jax.tree.map(lambda x: 0.5 * x, params)
+    config, ctxs = CONFIGS["returns"], contexts_after(6, 4)
+    rest = (ctxs, jnp.float32(1.5), jax.random.key(5))
+    planner = forward.make_planner(model, config, LIMIT, world_model=model)
+    found = planner.explain(forward.Weights(params, stats, world=(other, stats)), *rest)
+    alone = forward.make_planner(model, config, LIMIT)
+    proposing = alone.explain(forward.Weights(params, stats), *rest)
+    np.testing.assert_allclose(found.candidates, proposing.candidates, rtol=1e-5)
+    for k in range(2):
+        ctx = jax.tree.map(lambda x: x[k], ctxs)  # noqa: B023
+        world = proposals.plain_world(model, other, stats, config, 4)
+        expected = world.rollout(ctx, found.candidates[k])
+        for ours, theirs in zip(jax.tree.leaves(found.rollout), expected, strict=True):
+            np.testing.assert_allclose(ours[k], theirs, rtol=2e-4, atol=2e-4)
+    assert not np.allclose(found.rollout.rewards, proposing.rollout.rewards, rtol=1e-2)
 
 
 def test_the_step_of_the_episode_compiles_nothing_again(pretrained):
@@ -294,7 +329,7 @@ def test_the_step_of_the_episode_compiles_nothing_again(pretrained):
     planner = forward.make_planner(model._replace(query=counted), CONFIGS["returns"], LIMIT)
     for steps in (0, 1, 4, 5, 6):
         ctxs = contexts_after(steps, 4)
-        planner.act(params, stats, None, ctxs, jnp.float32(1.0), jax.random.key(steps))
+        planner.act(forward.Weights(params, stats), ctxs, jnp.float32(1.0), jax.random.key(steps))
     assert planner.act._cache_size() == 1
 
 

@@ -108,15 +108,22 @@ def in_unit(utilities: Array, config: PlanConfig) -> Array:
     return scoring.standardise(utilities) if config.xi_unit == "std" else utilities
 
 
+class Weights(NamedTuple):
+    """What a planner computes with, all of it traced."""
+
+    params: dict
+    stats: Stats
+    critic: object = None  # whatever the value function takes first
+    world: tuple[dict, Stats] | None = None  # of another model, which answers instead
+
+
 class Planner(NamedTuple):
     """Compiled planning for E environments at once; both take the same arguments.
 
-    act(params, stats, critic, contexts, target, key) -> actions [E, A] and sound [E], False where
-        a utility is not finite.
+    act(weights, contexts, target, key) -> actions [E, A] and sound [E], False where a utility is
+        not finite.
     explain(..., horizon=h) -> Plan with a leading axis E on every field. The horizon is
         config.horizon once the window is full; before, history + horizon, of which `length` count.
-
-    `critic` is whatever the value function takes first; None without one.
     """
 
     act: Callable[..., tuple[Array, Array]]
@@ -129,6 +136,7 @@ def make_planner(
     max_episode_steps: int,
     value: Callable[[object, Array, Array], Array] | None = None,
     explore: bool = False,
+    world_model: Model | None = None,
 ) -> Planner:
     """Compile decisions of a model; the step of the episode never compiles anything again.
 
@@ -138,60 +146,62 @@ def make_planner(
         max_episode_steps: the environment's limit, H_max.
         value: (critic, states [..., S] raw, actions [..., A]) -> [...] under guidance "critic".
         explore: draw actions instead of taking expectations.
+        world_model: answers what candidates lead to; by default the model that proposes them.
 
     Raises:
-        UserError: the model cannot carry out such a plan.
+        UserError: the models cannot carry out such a plan.
     """
     check(model, config, value)
+    if world_model is not None:
+        check(world_model, config, value)
 
-    def one(
-        horizon: int, params: dict, stats: Stats, critic: object, target: Array
-    ) -> Callable[[context_lib.Context, Array], Plan]:
-        make_world = proposals.pruned_world if config.pruned else proposals.plain_world
-        world = make_world(model, params, stats, config, horizon)
-        bound = None if value is None else functools.partial(value, critic)
+    def decide(
+        horizon: int, weights: Weights, contexts: context_lib.Context, target: Array, key: Array
+    ) -> Plan:
+        world = make_world(model, world_model, weights, config, horizon)
+        bound = None if value is None else functools.partial(value, weights.critic)
 
-        def decide(context: context_lib.Context, key: Array) -> Plan:
+        def one(context: context_lib.Context, key: Array) -> Plan:
             length = proposals.horizon_length(context, config, horizon)
             return plan(
                 *(world, bound, config, context, target, max_episode_steps, key, length, explore)
             )
 
-        return decide
+        return jax.vmap(one)(contexts, jax.random.split(key, contexts.slot.shape[0]))
 
     def act(
-        params: dict,
-        stats: Stats,
-        critic: object,
-        contexts: context_lib.Context,
-        target: Array,
-        key: Array,
+        weights: Weights, contexts: context_lib.Context, target: Array, key: Array
     ) -> tuple[Array, Array]:
-        keys = jax.random.split(key, contexts.slot.shape[0])
-
-        def decide(horizon: int) -> tuple[Array, Array]:
-            plans = jax.vmap(one(horizon, params, stats, critic, target))(contexts, keys)
+        def chosen(horizon: int) -> tuple[Array, Array]:
+            plans = decide(horizon, weights, contexts, target, key)
             return plans.action, jnp.isfinite(plans.utilities).all(-1)
 
         # One branch runs: the window is full but for the first steps of an episode.
         full = jnp.all(contexts.slot == config.history)
         whole = config.history + config.horizon
-        return jax.lax.cond(full, lambda: decide(config.horizon), lambda: decide(whole))
+        return jax.lax.cond(full, lambda: chosen(config.horizon), lambda: chosen(whole))
 
     def explain(
-        params: dict,
-        stats: Stats,
-        critic: object,
+        weights: Weights,
         contexts: context_lib.Context,
         target: Array,
         key: Array,
         horizon: int | None = None,
     ) -> Plan:
-        keys = jax.random.split(key, contexts.slot.shape[0])
-        decide = one(horizon or config.horizon, params, stats, critic, target)
-        return jax.vmap(decide)(contexts, keys)
+        return decide(horizon or config.horizon, weights, contexts, target, key)
 
     return Planner(jax.jit(act), jax.jit(explain, static_argnames="horizon"))
+
+
+def make_world(
+    model: Model, world_model: Model | None, weights: Weights, config: PlanConfig, horizon: int
+) -> proposals.World:
+    """Join what proposes and what answers; both are the same model unless another is given."""
+    make = proposals.pruned_world if config.pruned else proposals.plain_world
+    world = make(model, weights.params, weights.stats, config, horizon)
+    if world_model is None:
+        return world
+    return world._replace(rollout=make(world_model, *weights.world, config, horizon).rollout)
 
 
 def check(model: Model, config: PlanConfig, value: object | None) -> None:
