@@ -62,6 +62,7 @@ def get_config(name="hopper-medium"):
     config.masks.modality_weights = config_dict.ConfigDict(weights)
 
     config.loss = config_dict.ConfigDict()
+    config.loss.entropy_constraint = True  # False: likelihood alone
     config.loss.entropy_target = -3.0  # nats
     config.loss.entropy_reduction = "joint"  # or per_dimension, as the released code
     config.loss.entropy_samples = 4

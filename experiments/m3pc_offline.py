@@ -2,6 +2,7 @@
 
     python -m experiments.m3pc_offline --config=configs/m3pc_offline.py:hopper-medium
     python -m experiments.m3pc_offline --config.run=RUN --config.m3pc_q.xi=10
+    python -m experiments.m3pc_offline --config.run=RUN --config.world=OTHER_RUN
 
 Every method plays the same episodes, side by side. Adds a row per method to the run's
 results.jsonl, and draws figures/methods.png, figures/imagination.png and videos/imagination.gif.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
+from typing import Any
 
 from ml_collections import config_dict
 
@@ -33,11 +35,12 @@ def main(config: config_dict.ConfigDict) -> None:
     folder = named_run.find(config, "m3pc_offline")
     agent, run = agent_lib.load(folder), runs.read_config(folder)
     evaluate.check_simulator(agent, folder)
-    actors = {method: make_actor(agent, method, config) for method in config.eval.methods}
+    world = agent_lib.load(config.world) if config.world else None
+    actors = {method: make_actor(agent, method, config, world) for method in config.eval.methods}
     rows = []
     for method, actor in actors.items():
         started, plan = time.monotonic(), plan_of(method, config)
-        further = {"plan": dataclasses.asdict(plan), "action": "expectation"} if plan else {}
+        further = plan_settings(plan, config.world) if plan else {}
         rows.append(
             evaluate.evaluate_actor(agent, method, actor, config.eval, "m3pc_offline", run, further)
         )
@@ -46,17 +49,23 @@ def main(config: config_dict.ConfigDict) -> None:
     evaluate.say_rows(rows)
     scores = score_figures.collect(rows)
     score_figures.bars(scores, folder / "figures" / "methods.png")
-    imagine(agent, folder, config)
+    imagine(agent, folder, config, world)
     cli.say(f"results are in {folder}")
 
 
-def imagine(agent: agent_lib.Agent, folder: pathlib.Path, config: config_dict.ConfigDict) -> None:
+def imagine(
+    agent: agent_lib.Agent,
+    folder: pathlib.Path,
+    config: config_dict.ConfigDict,
+    world: agent_lib.Agent | None,
+) -> None:
     """Draw what the plans of the last planning method expect beside what they lead to."""
     planned = [method for method in config.eval.methods if method in planner.GUIDANCE]
     known = registry.spec_of_id(agent.info.env_id).name in imagination.DIMENSIONS
     if not (config.imagined_steps and planned and known):
         return
-    decider = planner.Decider(agent, plan_of(planned[-1], config), config.eval.target_fraction)
+    plan = plan_of(planned[-1], config)
+    decider = planner.Decider(agent, plan, config.eval.target_fraction, world=world)
     recording = imagination.record(decider, config.imagined_steps, config.eval.seed, every=2)
     imagination_figures.rollouts(recording, folder / "figures" / "imagination.png")
     video.imagination_film(recording, folder / "videos" / "imagination.gif")
@@ -85,14 +94,26 @@ def plan_of(method: str, config: config_dict.ConfigDict) -> PlanConfig | None:
     return planner.plan_config(method, **config.plan, **config[method])
 
 
+def plan_settings(plan: PlanConfig, world: str) -> dict[str, Any]:
+    """Say in a row of results how a method planned."""
+    return {
+        "plan": dataclasses.asdict(plan),
+        "action": "expectation",
+        **({"world": pathlib.Path(world).name} if world else {}),
+    }
+
+
 def make_actor(
-    agent: agent_lib.Agent, method: str, config: config_dict.ConfigDict
+    agent: agent_lib.Agent,
+    method: str,
+    config: config_dict.ConfigDict,
+    world: agent_lib.Agent | None = None,
 ) -> rollout.Actor:
     """Make what acts by a method."""
     fraction, plan = config.eval.target_fraction, plan_of(method, config)
     if plan is None:
         return agent.actor(method, fraction)
-    return planner.actor(agent, plan, fraction, config.eval.seed)
+    return planner.actor(agent, plan, fraction, config.eval.seed, world)
 
 
 if __name__ == "__main__":

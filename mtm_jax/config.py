@@ -105,6 +105,7 @@ class MaskConfig:
 class LossConfig:
     """The action loss of a tanh_normal head; other heads have no settings."""
 
+    entropy_constraint: bool = True  # False: likelihood alone (M3PC table 6)
     entropy_target: float = -3.0  # beta of M3PC equation 2, in nats
     entropy_reduction: Literal["joint", "per_dimension"] = "joint"
     entropy_samples: int = 4  # K, reparameterised draws of the entropy estimate

@@ -71,7 +71,8 @@ def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training
 
         def total(params: dict) -> tuple[Array, training.Metrics]:
             outputs = model.apply(params, batch.tokens, batch.visible, dropout_key)
-            return loss(config, model, outputs, batch, jnp.exp(state.log_sigma), noise_key)
+            sigma = jnp.exp(state.log_sigma) if config.loss.entropy_constraint else jnp.zeros(())
+            return loss(config, model, outputs, batch, sigma, noise_key)
 
         grads, metrics = jax.grad(total, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -79,7 +80,7 @@ def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training
         state = state.replace(
             params=optax.apply_updates(state.params, updates), opt_state=opt_state
         )
-        if "train/entropy" in metrics:
+        if "train/entropy" in metrics and config.loss.entropy_constraint:
             state = dual_step(state, metrics["train/entropy"], batch.hidden("actions").any())
             metrics["train/sigma"] = jnp.exp(state.log_sigma)
         return state.replace(step=state.step + 1), metrics

@@ -54,6 +54,45 @@ def bars(scores: Scores, path: str | os.PathLike) -> pathlib.Path:
         return path
 
 
+def study(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
+    """Draw the mean score against the value of a setting, a line per method, 95% intervals.
+
+    Args:
+        rows: results whose settings hold a `study` with its name and value.
+        path: the PNG file to write.
+    """
+    values = list(dict.fromkeys(row["settings"]["study"]["value"] for row in rows))
+    with rc_context(figures.STYLE):
+        fig = figure.Figure(figsize=(5.0, 3.4), layout="constrained")
+        axis = fig.subplots()
+        for k, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
+            found = [
+                (values.index(row["settings"]["study"]["value"]), row["normalized_scores"])
+                for row in rows
+                if row["method"] == method
+            ]
+            x = np.array([place for place, _ in found]) + 0.06 * k
+            means = [statistics.mean_interval([scores]) for _, scores in found]
+            reach = [[m.mean - m.low for m in means], [m.high - m.mean for m in means]]
+            colour = figures.CYCLE[k % len(figures.CYCLE)]
+            axis.errorbar(
+                *(x, [m.mean for m in means], reach),
+                fmt="o-",
+                color=colour,
+                capsize=2,
+                label=method,
+            )
+        axis.set_xticks(range(len(values)), [str(value) for value in values])
+        axis.set_xlabel(rows[0]["settings"]["study"]["name"].strip("_"))
+        axis.set_ylabel("normalised score")
+        axis.set_title(rows[0]["dataset"])
+        axis.legend()
+        path = pathlib.Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fig.savefig(path, dpi=160, facecolor="white")
+        return path
+
+
 def collect(rows: Sequence[Mapping]) -> dict[str, dict[str, list[list[float]]]]:
     """Sort rows of results by data set and method; of repeated evaluations the last counts."""
     latest: dict[str, dict[str, dict]] = {}

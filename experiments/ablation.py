@@ -1,0 +1,100 @@
+"""Vary one setting of the plans of one checkpoint, and see what it does to the score.
+
+    python -m experiments.ablation --config.run=RUN --config.study=horizon
+    python -m experiments.ablation --config.run=RUN --config.study=xi --config.choices="(1.0,10.0)"
+
+Every variant plays the same episodes. Adds a row per variant to the run's results.jsonl, its value
+under settings.study, and draws figures/ablation_<study>.png. Studies with values of their own:
+horizon, candidates, lambda_, xi, spread, discount, xi_unit, readout, current_state, convention.
+Any other setting of plans needs --config.choices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ml_collections import config_dict
+
+from experiments import cli, evaluate, m3pc_offline, named_run, runs
+from mtm_jax import agent as agent_lib
+from mtm_jax import planner, results, score_figures
+from mtm_jax.config import PlanConfig
+from mtm_jax.errors import UserError
+
+# Setting -> values: M3PC figures 7 to 9, and the choices that papers and code leave open.
+STUDIES: dict[str, tuple] = {
+    "horizon": (1, 2, 3, 4, 6, 8),
+    "candidates": (1, 5, 25, 125, 625, 2500),
+    "lambda_": (0.0, 0.3, 0.6, 0.9),
+    "xi": (0.0, 0.3, 1.0, 3.0, 10.0),
+    "spread": (0.5, 1.0, 1.5),
+    "discount": (0.9, 0.99, 1.0),
+    "xi_unit": ("std", "raw"),
+    "readout": ("fd", "rp"),
+    "current_state": ("true", "reconstructed"),
+    "convention": ("equation3", "released"),
+}
+
+
+def main(config: config_dict.ConfigDict) -> None:
+    """Check every variant, then evaluate one after the other."""
+    variants = plans(config)
+    folder = named_run.find(config, "ablation")
+    agent, run = agent_lib.load(folder), runs.read_config(folder)
+    evaluate.check_simulator(agent, folder)
+    world = agent_lib.load(config.world) if config.world else None
+    settings = (config.eval.target_fraction, config.eval.seed, world)
+    variants = [(m, value, fit(plan, agent)) for m, value, plan in variants]
+    actors = [planner.actor(agent, plan, *settings) for _, _, plan in variants]
+    rows = []
+    for (method, value, plan), actor in zip(variants, actors, strict=True):
+        further = m3pc_offline.plan_settings(plan, config.world)
+        further["study"] = {"name": config.study, "value": value}
+        cli.say(f"{method} with {config.study} {value}")
+        rows.append(
+            evaluate.evaluate_actor(agent, method, actor, config.eval, "ablation", run, further)
+        )
+        results.write_result(folder, rows[-1])
+    results.print_results(rows)
+    path = folder / "figures" / f"ablation_{config.study.strip('_')}.png"
+    cli.say(f"figure: {score_figures.study(rows, path)}")
+
+
+def plans(config: config_dict.ConfigDict) -> list[tuple[str, Any, PlanConfig]]:
+    """List the variants: method, value of the setting, plan.
+
+    Raises:
+        UserError: the setting or a value is none, or a method does not plan.
+    """
+    evaluate.check_numbers(config.eval)
+    known = [field.name for field in dataclasses.fields(PlanConfig) if field.name != "guidance"]
+    if config.study not in known:
+        raise UserError(f"plans have no setting {config.study!r}; choose {', '.join(known)}")
+    values = tuple(config.choices) or STUDIES.get(config.study, ())
+    if not (values and config.methods):
+        raise UserError(
+            f"study {config.study!r} needs values and methods, and they are {values} and "
+            f"{tuple(config.methods)}; give --config.choices and --config.methods"
+        )
+    return [(m, value, plan_with(config, m, value)) for m in config.methods for value in values]
+
+
+def plan_with(config: config_dict.ConfigDict, method: str, value: Any) -> PlanConfig:
+    """Build one variant's plan."""
+    if method not in planner.GUIDANCE:
+        raise UserError(f"{method!r} does not plan; choose {' or '.join(planner.GUIDANCE)}")
+    settings = {**config.plan, **config[method], config.study: value}
+    if settings["current_state"] == "reconstructed":
+        settings["pruned"] = False  # what is visible is not predicted where that is saved
+    return planner.plan_config(method, **settings)
+
+
+def fit(plan: PlanConfig, agent: agent_lib.Agent) -> PlanConfig:
+    """Give up history where a longer horizon leaves no room for it in the window."""
+    room = agent.model.config.window - plan.horizon
+    return dataclasses.replace(plan, history=min(plan.history, room)) if room >= 0 else plan
+
+
+if __name__ == "__main__":
+    cli.run(main)
