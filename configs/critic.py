@@ -18,6 +18,7 @@ def get_config(name=""):
     config.critic.steps = 0  # updates; 0: 30 000, 200 000 or 1 000 000 by the run's preset
     config.critic.expectile = 0.7  # M3PC table 4; 0.9 for manipulation
     config.critic.discount = 0.99
+    config.critic.unit = 0.0  # values are learnt in it; 0: what the data's rewards add up to
     config.critic.learning_rate = 3e-4
     config.critic.polyak = 0.005
     config.critic.batch_size = 256

@@ -35,14 +35,14 @@ def main(config: config_dict.ConfigDict) -> None:
     if not os.access(run_folder, os.W_OK | os.X_OK):
         raise UserError(f"{run_folder} is read-only, but the critic goes into it; copy the run")
     run = config_dict.ConfigDict(runs.read_config(run_folder))
-    settings = make_settings(config.critic, run.preset)
     folder = run_folder / agent_lib.CRITIC_FOLDER
+    data = build.load_data(run)
+    check_data(data)
+    settings = make_settings(config.critic, run.preset, data)
     done = stored_steps(run_folder, settings)
     if done >= settings.total_steps:
         cli.say(f"the critic in {folder} is finished: {done} updates; delete it to train another")
         return
-    data = build.load_data(run)
-    check_data(data)
     cli.say(build.summary(data))
     cli.say(f"a critic of {settings.total_steps} updates in {folder}")
     stats = data.stats["states"]
@@ -52,7 +52,8 @@ def main(config: config_dict.ConfigDict) -> None:
     state = pretrain.restore(trainer.init(jax.random.key(run.seed)), checkpoints)
 
     def save(state: iql.IQLState) -> None:
-        critic = iql.Critic(settings, state.params, stats, int(state.step))
+        params = iql.raw_params(state, settings)
+        critic = iql.Critic(settings, params, stats, int(state.step))
         saved = {"params": critic.params, "stats": stats}
         checkpoints.save(critic.step, saved, state, agent_lib.describe_critic(critic))
 
@@ -79,11 +80,21 @@ def check(config: config_dict.ConfigDict) -> None:
         )
 
 
-def make_settings(config: config_dict.ConfigDict, preset: str) -> CriticConfig:
+def make_settings(config: config_dict.ConfigDict, preset: str, data: build.Data) -> CriticConfig:
     """Collect the settings of the training program."""
     values = dict(config)
     steps = values.pop("steps") or STEPS[preset]
+    values["unit"] = values["unit"] or typical_value(data, config.discount)
     return CriticConfig(total_steps=steps, **values)
+
+
+def typical_value(data: build.Data, discount: float) -> float:
+    """Estimate the size of discounted returns: that of the rewards, over the steps in sight."""
+    rewards = np.asarray(data.train.values["rewards"])
+    size = float(np.sqrt(np.mean(rewards[np.isfinite(rewards)] ** 2, dtype=np.float64)))
+    limit = data.info.max_episode_steps
+    steps = limit if discount == 1 else min(limit, 1 / (1 - discount))
+    return size * steps or 1.0
 
 
 def stored_steps(run_folder: pathlib.Path, settings: CriticConfig) -> int:

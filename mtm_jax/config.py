@@ -208,6 +208,7 @@ class CriticConfig:
     members: int = 2  # of the Q ensemble
     expectile: float = 0.7  # tau: V is this expectile of Q over the data's actions
     discount: float = 0.99
+    unit: float = 1.0  # of the values while they are learnt, in returns
     learning_rate: float = 3e-4
     polyak: float = 0.005  # of the target Q
     batch_size: int = 256
@@ -229,8 +230,10 @@ class CriticConfig:
         )
         _require(0 <= self.discount <= 1, f"discount is {self.discount}; it must be in [0, 1]")
         _require(0 < self.polyak <= 1, f"polyak is {self.polyak}; it must be in (0, 1]")
-        rate, beta = self.learning_rate, self.policy_temperature
-        _require(0 < rate < math.inf, f"learning_rate is {rate}; it must be positive and finite")
+        for name in ("learning_rate", "unit"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"{name} is {value}; it must be positive and finite")
+        beta = self.policy_temperature
         _require(
             0 <= beta < math.inf,
             f"policy_temperature is {beta}; it must be finite and not negative",

@@ -5,6 +5,9 @@ the target Q over the data's actions -> Q towards r + discount * V(s'), a termin
 (the release bootstraps there too: F2) -> optional policy by advantage-weighted regression
 -> average of the target Q.
 
+Values are learnt in `CriticConfig.unit`: a network starts near zero and moves by about its learning
+rate, so values of some hundreds cost it thousands of updates. Losses and results are in raw units.
+
 Observations are raw everywhere outside this module; the networks see them normalised with the
 statistics of the data's states, as the trajectory model does. Actions are in [-1, 1].
 """
@@ -37,27 +40,37 @@ class IQLState(flax.struct.PyTreeNode):
     key: Array  # folded with `step`, never advanced
     step: Array  # updates done, [] int32
 
-    @property
-    def params(self) -> dict:
-        """What acting and planning need: "q" and "v", and "policy" where there is one."""
-        found = {"q": self.q, "v": self.v, "policy": self.policy}
-        return {name: params for name, params in found.items() if params is not None}
-
 
 class Critic(NamedTuple):
     """A trained critic; `q_values(critic.params, critic.stats, obs, action)` asks it."""
 
     config: CriticConfig
-    params: dict  # IQLState.params
+    params: dict  # `raw_params` of its state
     stats: tokens.Stats  # of the states
     step: int  # updates done
+
+
+def raw_params(state: IQLState, config: CriticConfig) -> dict:
+    """Collect what acting and planning need: "q" and "v", and "policy" where there is one.
+
+    The unit that values are learnt in goes into the last layers, so that these networks value in
+    sums of raw rewards.
+    """
+    q = {name: _scale_output(mlp, config.unit) for name, mlp in state.q.items()}
+    found = {"q": q, "v": {"mlp": _scale_output(state.v["mlp"], config.unit)}}
+    return found if state.policy is None else found | {"policy": state.policy}
+
+
+def _scale_output(mlp: dict, factor: float) -> dict:
+    last = f"layer_{len(mlp) - 1}"
+    return mlp | {last: jax.tree.map(lambda x: factor * x, mlp[last])}
 
 
 def q_values(params: dict, stats: tokens.Stats, obs: Array, action: Array) -> Array:
     """Value actions by every member of the ensemble; a planner takes the least.
 
     Args:
-        params: `Critic.params` or `IQLState.params`.
+        params: `Critic.params`.
         stats: of the states.
         obs: [..., S] raw.
         action: [..., A] in [-1, 1].
@@ -139,16 +152,17 @@ def update(
     q, q_opt, q_loss, q_mean = _descend(
         lambda p: _q_loss(p, config, obs, batch, next_v), state.q, state.q_opt, optimizer
     )
+    unit = config.unit
     metrics = {
-        "critic/q_loss": q_loss,
-        "critic/v_loss": v_loss,
-        "critic/q_mean": q_mean,
-        "critic/v_mean": jnp.mean(target_q - advantage),
-        "critic/advantage_std": jnp.std(advantage),
+        "critic/q_loss": unit**2 * q_loss,
+        "critic/v_loss": unit**2 * v_loss,
+        "critic/q_mean": unit * q_mean,
+        "critic/v_mean": unit * jnp.mean(target_q - advantage),
+        "critic/advantage_std": unit * jnp.std(advantage),
     }
     if config.policy:
         policy, policy_opt, metrics["critic/policy_loss"], _ = _descend(
-            lambda p: _policy_loss(p, config, obs, batch.actions, advantage),
+            lambda p: _policy_loss(p, config, obs, batch.actions, unit * advantage),
             *(state.policy, state.policy_opt, policy_optimizer),
         )
         state = state.replace(policy=policy, policy_opt=policy_opt)
@@ -179,7 +193,8 @@ def _q_loss(
     params: dict, config: CriticConfig, obs: Array, batch: dataset.Transitions, next_v: Array
 ) -> tuple[Array, Array]:
     """Squared error of Q, averaged over batch and members (not summed over them); mean of Q."""
-    target = batch.rewards + config.discount * (1.0 - batch.terminals) * next_v
+    rewards = batch.rewards / config.unit
+    target = rewards + config.discount * (1.0 - batch.terminals) * next_v
     q = _apply_q(params, obs, batch.actions)
     return jnp.mean((q - target) ** 2), jnp.mean(q)
 

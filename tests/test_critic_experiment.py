@@ -17,6 +17,7 @@ from mtm_jax.errors import UserError
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 TINY = {
+    "critic.unit": 1.0,
     "critic.steps": 30,
     "critic.hidden": (8,),
     "critic.batch_size": 16,
@@ -217,10 +218,26 @@ def test_a_run_that_is_missing_is_named_with_what_would_make_it(tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_unit_is_what_rewards_add_up_to_over_the_steps_in_sight(tiny_config, tmp_path):
+    data = build.load_data(tiny_config(tmp_path / "run"))
+    rewards = np.asarray(data.train.values["rewards"])
+    size = np.sqrt(np.mean(rewards**2))
+    assert critic.typical_value(data, 0.9) == pytest.approx(10 * size, rel=1e-5)
+    limit = data.info.max_episode_steps
+    assert critic.typical_value(data, 1.0) == pytest.approx(limit * size, rel=1e-5)
+    assert critic.make_settings(parse().critic, "small", data).unit == pytest.approx(
+        min(limit, 100) * size, rel=1e-5
+    )
+
+
 def test_the_preset_of_the_run_decides_how_long_a_critic_trains():
-    steps = [critic.make_settings(parse().critic, p).total_steps for p in critic.STEPS]
+    steps = [
+        critic.make_settings(parse("--config.critic.unit=1").critic, p, None).total_steps
+        for p in critic.STEPS
+    ]
     assert steps == [30_000, 200_000, 1_000_000]
-    assert critic.make_settings(parse("--config.critic.steps=7").critic, "small").total_steps == 7
+    seven = parse("--config.critic.unit=1", "--config.critic.steps=7").critic
+    assert critic.make_settings(seven, "small", None).total_steps == 7
 
 
 def test_losses_that_are_no_numbers_stop_the_training(tmp_path):

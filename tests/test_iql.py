@@ -147,9 +147,11 @@ def test_values_of_a_chain_of_a_loop_and_of_a_bandit_are_their_closed_forms(trai
     loop = 1 / (1 - DISCOUNT)  # a time limit bootstraps, a terminal does not
     # With Q of 0 and 1 equally often, the expectile tau is tau.
     expected = [1 + DISCOUNT * 2, 2, loop, WORLD.expectile]
-    np.testing.assert_allclose(iql.v_values(state.params, stats, jnp.eye(4)), expected, atol=0.1)
+    np.testing.assert_allclose(
+        iql.v_values(iql.raw_params(state, WORLD), stats, jnp.eye(4)), expected, atol=0.1
+    )
     obs, actions = jnp.eye(4)[jnp.array([0, 1, 2, 3, 3])], jnp.array([0, 0, 0, -0.5, 0.5])
-    q = iql.q_values(state.params, stats, obs, actions[:, None])
+    q = iql.q_values(iql.raw_params(state, WORLD), stats, obs, actions[:, None])
     np.testing.assert_allclose(q, np.tile([*expected[:3], 0, 1], (2, 1)), atol=0.1)
 
 
@@ -173,14 +175,35 @@ def test_metrics_say_what_was_learnt(trained):
     assert int(state.step) == WORLD.total_steps
 
 
+def test_an_update_in_another_unit_is_the_update_of_scaled_rewards():
+    data = dataset.make_dataset(world(), 1)
+    stats, unit = dataset.compute_stats(data)["states"], 50.0
+    batch = dataset.sample_transitions(jax.random.key(1), data, 16)
+    scaled = dataclasses.replace(WORLD, unit=unit)
+    start = iql.init_state(jax.random.key(0), WORLD, 4, 1)
+    found, metrics = iql.update(start, scaled, stats, batch)
+    expected, plain = iql.update(start, WORLD, stats, batch.replace(rewards=batch.rewards / unit))
+    for name in ("q", "v", "target_q"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(found, name), getattr(expected, name))
+    for name, factor in (("v_mean", unit), ("q_loss", unit**2), ("advantage_std", unit)):
+        ours, theirs = (float(m[f"critic/{name}"]) for m in (metrics, plain))
+        assert ours == pytest.approx(factor * theirs, rel=1e-5)
+    values = [
+        iql.v_values(iql.raw_params(state, settings), stats, jnp.eye(4))
+        for state, settings in ((found, scaled), (expected, WORLD))
+    ]
+    np.testing.assert_allclose(values[0], unit * values[1], rtol=1e-5)
+
+
 def test_a_critic_without_a_policy_trains_none_and_has_the_members_asked_for():
     settings = dataclasses.replace(WORLD, members=3, policy=False, hidden=(8,))
     data = dataset.make_dataset(world(final_known=False), 1)
     trainer = iql.make_trainer(settings, 4, 1, tokens.identity_stats(4))
     state, metrics = trainer.run(trainer.init(jax.random.key(0)), data, 1)
     assert state.policy is None and state.policy_opt is None
-    assert set(state.params) == {"q", "v"} and "critic/policy_loss" not in metrics
-    values = iql.q_values(state.params, tokens.identity_stats(4), jnp.eye(4), jnp.zeros((4, 1)))
+    params = iql.raw_params(state, settings)
+    assert set(params) == {"q", "v"} and "critic/policy_loss" not in metrics
+    values = iql.q_values(params, tokens.identity_stats(4), jnp.eye(4), jnp.zeros((4, 1)))
     assert values.shape == (3, 4) and np.ptp(values, axis=0).min() > 0
 
 
@@ -191,7 +214,7 @@ def test_a_critic_without_a_policy_trains_none_and_has_the_members_asked_for():
         *((key, 0) for key in ("members", "batch_size", "total_steps")),
         *(("expectile", value) for value in (0.0, 1.0, NAN)),
         *(("discount", value) for value in (-0.1, 1.1, NAN)),
-        *(("learning_rate", value) for value in (0.0, NAN, INF)),
+        *((key, value) for key in ("learning_rate", "unit") for value in (0.0, NAN, INF)),
         *(("polyak", value) for value in (0.0, 1.1, NAN)),
         *(("policy_temperature", value) for value in (-1.0, NAN, INF)),
     ],

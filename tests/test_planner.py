@@ -23,7 +23,7 @@ def agent(tiny_run):
     agent = agent_lib.load(tiny_run)
     config = CriticConfig(hidden=(8,))
     state = iql.init_state(jax.random.key(0), config, 11, 3)
-    critic = iql.Critic(config, state.params, agent.stats["states"], 0)
+    critic = iql.Critic(config, iql.raw_params(state, config), agent.stats["states"], 0)
     return dataclasses.replace(agent, critic=critic)
 
 
@@ -73,6 +73,15 @@ def test_a_plan_guided_by_a_missing_critic_is_refused(agent):
     without = dataclasses.replace(agent, critic=None)
     with pytest.raises(UserError, match="no critic; train one with python -m experiments.critic"):
         without.policy("m3pc_q")
+
+
+def test_a_world_model_of_another_task_is_refused(agent):
+    info = dataclasses.replace(agent.info, env_id="Walker2d-v5")
+    other = dataclasses.replace(agent, info=info)
+    with pytest.raises(
+        UserError, match=f"env_id is Walker2d-v5, the policy's is {agent.info.env_id}"
+    ):
+        planner.Decider(agent, PlanConfig(**SMALL), world=other)
 
 
 def test_a_utility_that_is_not_finite_stops_and_is_traced_to_its_cause(agent):
