@@ -200,3 +200,7 @@ def _say(point: dict[str, Any], width: int) -> str:
     settings = {k: v for k, v in point.items() if v is not None and k not in ("method", "what")}
     named = ", ".join(f"{k} {v}" for k, v in (settings | {"width": width}).items())
     return f"{point.get('method') or point.get('what')} with {named}"
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,6 +1,8 @@
 """The benchmark times what it says, counts it, and writes it down."""
 
 import json
+import runpy
+import sys
 
 import numpy as np
 import pytest
@@ -42,6 +44,13 @@ def written(tmp_path_factory):
         patch.setattr(bench_timing, "_SIZES", {"cpu": (8, 16)})
         bench.main(settings(figure="latency.png"))
     return folder
+
+
+def test_the_module_is_a_program(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "experiments.bench")
+    monkeypatch.setattr(sys, "argv", ["bench", "--help"])
+    runpy.run_module("experiments.bench", run_name="__main__")
+    assert "--config.longest" in capsys.readouterr().out
 
 
 def test_every_row_is_written_with_what_was_measured(written):
