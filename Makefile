@@ -60,8 +60,8 @@ test: .venv/.installed ## run the tests [WORKERS=2 PYTEST_FLAGS=]
 test-slow: .venv/.installed ## run the numerical tests as users run the models, fully optimised
 	XLA_FLAGS= $(PYTEST) tests/test_golden.py tests/test_visibility.py tests/test_networks.py
 
-bench: .venv/.installed ## time training and acting on this machine
-	$(BIN)/python -m experiments.bench
+bench: .venv/.installed ## time training and decisions on this machine [FIGURE=]
+	$(BIN)/python -m experiments.bench $(call override,figure,$(FIGURE))
 
 lint: .venv/.installed ## check style and layout of the code
 	$(BIN)/ruff check .

@@ -1,0 +1,174 @@
+"""Counting the multiply-adds of matrix products: what a decision or a training step costs.
+
+Counted are the products that the programs compute for one environment. Elementwise work, softmax
+and normalisation are left out, and so is what padding adds. XLA's own count takes the body of a
+loop once, however often it runs, so it is of no use where candidates come in chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mtm_jax.config import CriticConfig, ModelConfig, PlanConfig
+
+
+def policy(model: ModelConfig) -> int:
+    """Count one return-conditioned decision: a whole pass, read for the modes of its actions."""
+    spec = next(m for m in model.modalities if m.name == "actions")
+    spread = model.window * model.width * spec.features if spec.head == "tanh_normal" else 0
+    return whole_pass(model, ("actions",)) - spread
+
+
+def training_step(model: ModelConfig, batch_size: int) -> int:
+    """Count one training step: the gradients cost twice as much as the pass.
+
+    The first products need no gradient of their inputs, the raw tokens; these are not counted.
+    """
+    every = {m.name: model.window for m in model.modalities}
+    passes = 3 * whole_pass(model, tuple(every)) - _embedding(model, every)
+    return batch_size * passes
+
+
+def decision(model: ModelConfig, plan: PlanConfig, critic: CriticConfig | None = None) -> int:
+    """Count one planned decision with a full window, by the planner that `plan.pruned` chooses.
+
+    Args:
+        model, plan: of the decision.
+        critic: under guidance "critic", what values the candidates.
+    """
+    world = _pruned_world if plan.pruned else _plain_world
+    features = {m.name: m.features for m in model.modalities}
+    choice = plan.candidates * features["actions"]
+    if plan.guidance == "critic":
+        inputs = features["states"] + features["actions"]
+        widths = (inputs, *critic.hidden, 1)
+        rows = critic.members * plan.candidates * plan.horizon
+        choice += rows * sum(a * b for a, b in zip(widths[:-1], widths[1:], strict=True))
+    return world(model, plan) + choice
+
+
+def whole_pass(
+    model: ModelConfig, read: Sequence[str], candidates: int = 1, own: Sequence[str] = ()
+) -> int:
+    """Count `Model.apply` on one window for each of N candidates.
+
+    Args:
+        model: the model.
+        read: modalities whose predictions are read.
+        candidates: N.
+        own: modalities whose values differ among candidates; others are embedded once.
+    """
+    width, slots = model.width, {m.name: model.window for m in model.modalities}
+    tokens = sum(model.window * m.tokens_per_step for m in model.modalities)
+    layers = model.encoder_layers + model.decoder_layers
+    each = layers * _layer(model, tokens, tokens) + tokens * width**2
+    each += _heads(model, {name: slots[name] for name in read})
+    shared = {name: n for name, n in slots.items() if name not in own}
+    differing = {name: n for name, n in slots.items() if name in own}
+    return candidates * (each + _embedding(model, differing)) + _embedding(model, shared)
+
+
+def query(
+    model: ModelConfig,
+    shared: Mapping[str, int],
+    own: Mapping[str, int],
+    asked: Mapping[str, int],
+    candidates: int = 1,
+    read: Sequence[str] | None = None,
+) -> int:
+    """Count `Model.query`.
+
+    Args:
+        model: the model.
+        shared: modality -> visible tokens that all candidates have in common.
+        own: modality -> visible tokens of each candidate.
+        asked: modality -> hidden tokens to predict.
+        candidates: N.
+        read: those of `asked` whose predictions are read; all by default.
+    """
+    read = asked if read is None else read
+    heads = _heads(model, {name: n for name, n in asked.items() if name in read})
+    seen, questions = sum(shared.values()) + sum(own.values()), sum(asked.values())
+    return (
+        _embedding(model, shared)
+        + candidates * (_embedding(model, own) + heads)
+        + _encode(model, sum(shared.values()), sum(own.values()), candidates)
+        + _read(model, seen, questions, candidates)
+    )
+
+
+def _pruned_world(model: ModelConfig, plan: PlanConfig) -> int:
+    n, h = plan.candidates, plan.horizon
+    past = {"states": min(plan.history + 1, model.window)}
+    past |= {"actions": past["states"] - 1} if plan.history else {}
+    total = query(model, past | {"returns": model.window}, {}, {"actions": h})
+    states, both, own = {"states": h - 1}, {"rewards": h, "returns": h}, {"actions": h}
+    if plan.readout == "fd":
+        return total + query(model, past, own, states | both, n, _scored(plan))
+    total += query(model, past, own, states, n)
+    return total + query(model, past, own | states, both, n, _scored(plan))
+
+
+def _plain_world(model: ModelConfig, plan: PlanConfig) -> int:
+    n, scored = plan.candidates, _scored(plan)
+    proposals = whole_pass(model, ("actions",))
+    if plan.readout == "fd":
+        return proposals + whole_pass(model, scored, n, ("actions",))
+    states = whole_pass(model, ("states",), n, ("actions",))
+    later = tuple(name for name in scored if name != "states")
+    return proposals + states + whole_pass(model, later, n, ("states", "actions"))
+
+
+def _scored(plan: PlanConfig) -> tuple[str, ...]:
+    """Predictions that utilities are made of: returns need no states, a critic no returns."""
+    return ("rewards", "returns") if plan.guidance == "returns" else ("rewards", "states")
+
+
+def _embedding(model: ModelConfig, tokens: Mapping[str, int]) -> int:
+    """Tokens by modality, into the encoder; steps of categorical modalities."""
+    inputs = {m.name: m.features * m.tokens_per_step for m in model.modalities}
+    return sum(n * inputs[name] * model.width for name, n in tokens.items())
+
+
+def _heads(model: ModelConfig, tokens: Mapping[str, int]) -> int:
+    """Predictions of so many steps by modality."""
+    specs, width = {m.name: m for m in model.modalities}, model.width
+
+    def one(name: str) -> int:
+        spec = specs[name]
+        if spec.head == "tanh_normal":  # location and spread
+            return 2 * width * spec.features
+        return spec.tokens_per_step * (width**2 + width * spec.features)
+
+    return sum(n * one(name) for name, n in tokens.items())
+
+
+def _layer(model: ModelConfig, tokens: int, keys: int) -> int:
+    """One transformer layer on so many tokens, each of which reads so many keys."""
+    return 3 * tokens * model.width**2 + _update(model, tokens, keys)
+
+
+def _update(model: ModelConfig, tokens: int, keys: int) -> int:
+    """The same once queries, keys and values are projected."""
+    attention = 2 * tokens * keys * model.width
+    return attention + tokens * (1 + 2 * model.ffn_multiplier) * model.width**2
+
+
+def _encode(model: ModelConfig, shared: int, own: int, candidates: int) -> int:
+    """The encoder; its first layer projects once what candidates share."""
+    tokens = shared + own
+    first = 3 * (shared + candidates * own) * model.width**2
+    later = (model.encoder_layers - 1) * _layer(model, tokens, tokens)
+    return first + candidates * (_update(model, tokens, tokens) + later)
+
+
+def _read(model: ModelConfig, seen: int, asked: int, candidates: int) -> int:
+    """The decoder; its last layer updates only what is asked for."""
+    width, masks = model.width, model.window * len(model.modalities)
+    entry = (candidates * seen + masks) * width**2
+    earlier = (model.decoder_layers - 1) * _layer(model, masks + seen, masks + seen)
+    distinct = 1 if model.decoder_layers == 1 else candidates  # of the mask tokens
+    keys = distinct * 3 * masks * width**2 + candidates * 2 * seen * width**2
+    # What mask tokens think of each other is the same for all candidates, once.
+    saved = (candidates - distinct) * asked * masks * width
+    return entry + candidates * (earlier + _update(model, asked, masks + seen)) + keys - saved
