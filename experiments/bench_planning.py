@@ -114,14 +114,16 @@ def _compile(
         plan, critic, value = plan_of(point, history), None, None
         if plan.guidance == "critic":
             sizes = CriticConfig(), dims["states"], dims["actions"]
-            critic = iql.init_state(jax.random.key(1), *sizes).params, stats["states"]
+            state = iql.init_state(jax.random.key(1), *sizes)
+            critic = iql.raw_params(state, CriticConfig()), stats["states"]
             value = planner.least_q
         explain = forward.make_planner(network, plan, _LIMIT, value).explain
 
         def decide(*arguments: object) -> jax.Array:
             return explain(*arguments).action
 
-        arguments = (params, stats, critic, contexts, target, jax.random.key(2))
+        weights = forward.Weights(params, stats, critic)
+        arguments = (weights, contexts, target, jax.random.key(2))
     call, memory = bench_timing.compile_call(decide, arguments)
     name = {"what": point.method} | point._asdict() | {"width": network.config.width}
     del name["method"]

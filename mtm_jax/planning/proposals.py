@@ -85,8 +85,8 @@ def plain_world(
             if config.readout == "rp":
                 future = (jnp.arange(window) > context.slot)[:, None]
                 values["states"] = jnp.where(future, predicted["states"], context.states)
-                seen = visible | {"states": jnp.arange(window) < last}
-                predicted |= {m: show(values, seen)[m] for m in ("rewards", "returns")}
+                again = show(values, visible | {"states": jnp.arange(window) < last})
+                predicted |= {m: again[m] for m in ("rewards", "returns")}
             return predicted
 
         return read(context, jax.vmap(one)(actions), config, horizon)
