@@ -94,9 +94,9 @@ def train(
     """Run to the last environment step, or until a signal has come."""
     steps = config.steps_per_phase * config.num_envs
     phase = Phase(config.steps_per_phase, steps, round(steps * config.updates_per_step))
-    writer, row, start = metrics.MetricsWriter(folder), {}, training.done
-    writer.truncate(start)
-    with progress.progress(config.total_steps, f"SAC on {spec.builtin_id}", start=start) as bar:
+    writer, row, saved = metrics.MetricsWriter(folder), {}, training.done
+    writer.truncate(saved)
+    with progress.progress(config.total_steps, f"SAC on {spec.builtin_id}", start=saved) as bar:
         while training.done < config.total_steps and not interrupted:
             collect(config, training, phase)
             done = training.done
@@ -108,9 +108,11 @@ def train(
                 measured = measure(latest(config, training.replay)) if config.coverage else {}
                 writer.write(done, row | {"train/return": recent} | measured)
                 write_actor(folder / "actors" / f"actor_{done:08d}.npz", training, config.seed)
-            last = done >= config.total_steps
-            if done % config.save_every < phase.steps or last or interrupted:
+            if done % config.save_every < phase.steps:
                 store.save(training)
+                saved = done
+    if saved < training.done:
+        store.save(training)
 
 
 def collect(

@@ -189,7 +189,7 @@ def train(
     schedule = optim.make_schedule(settings.optim)
     validation_key = jax.random.key(config.data.split_seed)
     writer = metrics.MetricsWriter(folder)
-    step = int(state.step)
+    step = saved = int(state.step)
     writer.truncate(step)
     with (
         progress.progress(config.steps, "pretraining", start=step) as bar,
@@ -210,8 +210,11 @@ def train(
             if wandb:
                 wandb.write(step, row)
             bar.update(step, f"loss {row['train/loss']:.3f}")
-            if saves or last or interrupted:
+            if saves or last:
                 save(state, score_of(row, config))
+                saved = step
+    if saved < step:
+        save(state, None)
     return state
 
 

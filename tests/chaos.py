@@ -32,16 +32,17 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="", help="folder for the runs; it is kept")
+    parser.add_argument("--programs", nargs="+", default=tiny_programs.NAMES)
     given = parser.parse_args()
     out = pathlib.Path(given.out or tempfile.mkdtemp(prefix="chaos-")).resolve()
     out.mkdir(parents=True, exist_ok=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(out / "compiled")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     tiny_programs.write_source(out / "mine.npz")
-    expected = {name: undisturbed(name, out) for name in tiny_programs.NAMES}
+    expected = {name: undisturbed(name, out) for name in given.programs}
     rng, moments, wrong = random.Random(given.seed), collections.Counter(), 0
     for number in range(given.runs):
-        name = tiny_programs.NAMES[number % len(tiny_programs.NAMES)]
+        name = given.programs[number % len(given.programs)]
         ending, seconds = expected[name]
         kills, found = disturbed(name, out, number, seconds, rng)
         moments.update(f"{name}: {kill}" for kill in kills)
