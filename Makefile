@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_FLAGS)
 
-.PHONY: help setup pretrain critic data behaviours figures test test-slow bench lint format clean
+.PHONY: help setup pretrain critic data behaviours figures test test-slow chaos bench lint format clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ test: .venv/.installed ## run the tests [WORKERS=2 PYTEST_FLAGS=]
 # XLA optimises only here: the other tests compile more than they compute.
 test-slow: .venv/.installed ## run the numerical tests as users run the models, fully optimised
 	XLA_FLAGS= $(PYTEST) tests/test_golden.py tests/test_visibility.py tests/test_networks.py
+
+chaos: .venv/.installed ## kill programs at random moments, continue and compare them [RUNS=50]
+	PYTHONPATH=. $(BIN)/python tests/chaos.py --runs=$(or $(RUNS),50)
 
 bench: .venv/.installed ## time training and decisions on this machine [FIGURE=]
 	$(BIN)/python -m experiments.bench $(call override,figure,$(FIGURE))

@@ -29,4 +29,5 @@ def get_config(name=""):
 
     config.log_every = 500  # updates in one compiled call
     config.save_every = 5_000
+    config.use_older = False  # continue from the newest good checkpoint where the newest is damaged
     return config

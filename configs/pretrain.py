@@ -81,6 +81,12 @@ def get_config(name="hopper-medium"):
     config.log_every = 100  # steps in one compiled call
     config.validate_every = 2_000
     config.save_every = 2_000
+    config.keep_best = (
+        0  # checkpoints that are kept besides the newest two, for the best keep_metric
+    )
+    config.keep_metric = "valid/train_masks/actions"  # lower is better; metrics.jsonl names them
+    config.use_older = False  # continue from the newest good checkpoint where the newest is damaged
+    config.debug_batch = ""  # a file of a run's debug folder: repeat that step, say what is wrong
     config.wandb_project = ""  # also log to this project of Weights & Biases
 
     config.eval = config_dict.ConfigDict()

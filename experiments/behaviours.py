@@ -3,52 +3,29 @@
 Writes an actor every `snapshot_every` environment steps into the run folder. Then
 experiments.ladder picks those that are kept. With reward "rnd" the policies explore: they are
 rewarded for unfamiliar states, whatever the environment's reward.
+The same command continues an interrupted training: every `save_every` environment steps the run
+folder gets a checkpoint, and the transitions since the last one (folder replay).
 """
 
 from __future__ import annotations
 
-import collections
+import dataclasses
 import pathlib
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import config_dict
 
-from experiments import cli, runs
-from mtm_jax import metrics, progress, rnd, sac, training
+from experiments import behaviour_store, cli, environments, nonfinite, runs, signals
+from mtm_jax import metrics, progress, rnd, sac
+from mtm_jax import training as training_lib
 from mtm_jax.config import RNDConfig, SACConfig
 from mtm_jax.data import coverage, shard
-from mtm_jax.envs import make, registry
+from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
-
-
-class Environments:
-    """Environments that restart by themselves, with the returns of finished episodes."""
-
-    def __init__(self, spec: registry.EnvSpec, count: int, seed: int):
-        self.envs = [make.make(spec.builtin_id).unwrapped for _ in range(count)]
-        resets = [env.reset(seed=seed * 1000 + i)[0] for i, env in enumerate(self.envs)]
-        self.obs = np.stack(resets).astype(np.float32)
-        self._limit = spec.max_episode_steps
-        self._returns, self._lengths = np.zeros(count), np.zeros(count, int)
-        self.finished: list[float] = []
-
-    def step(self, actions: np.ndarray) -> sac.Transitions:
-        """Step all environments once; the batch is in numpy."""
-        obs, next_obs = self.obs.copy(), np.empty_like(self.obs)
-        rewards, terminals = np.empty((2, len(self.envs)), np.float32)
-        for i, env in enumerate(self.envs):
-            next_obs[i], rewards[i], terminals[i], _, _ = env.step(actions[i])
-            self._returns[i] += rewards[i]
-            self._lengths[i] += 1
-            self.obs[i] = next_obs[i]
-            if terminals[i] or self._lengths[i] >= self._limit:
-                self.finished.append(self._returns[i])
-                self._returns[i] = self._lengths[i] = 0
-                self.obs[i] = env.reset()[0]
-        return sac.Transitions(obs, actions, rewards, next_obs, terminals)
 
 
 class Phase(NamedTuple):
@@ -62,35 +39,104 @@ class Phase(NamedTuple):
 def main(config: config_dict.ConfigDict) -> None:
     """Alternate environment steps and updates; write snapshots."""
     spec = registry.ENVS[config.env]
+    check(config)
     trainer = make_trainer(config, spec)
     folder = open_folder(config)
+    with runs.only_writer(folder), signals.interruptible() as interrupted:
+        store = behaviour_store.Store(folder)
+        training = store.restore(begin(config, spec, trainer), config.use_older)
+        if training.done >= config.total_steps:
+            cli.say(f"the run in {folder} is finished")
+        guard = nonfinite.Guard(trainer, folder, "updates", examiner(config.sac.batch_size))
+        train(config, spec, guard, training, store, folder, interrupted)
+    signals.leave(interrupted, training.done)
+
+
+def check(config: config_dict.ConfigDict) -> None:
+    """Refuse settings before the run folder is made.
+
+    Raises:
+        UserError: an interval is out of range, or coverage would need more than is kept.
+    """
+    for key in ("save_every", "snapshot_every", "num_envs", "steps_per_phase"):
+        if config[key] < 1:
+            raise UserError(f"{key} is {config[key]}; it must be at least 1")
+    if config.replay_capacity < max(
+        config.snapshot_every, config.steps_per_phase * config.num_envs
+    ):
+        raise UserError(
+            f"replay_capacity is {config.replay_capacity}; it must be at least snapshot_every, "
+            f"{config.snapshot_every}, and what all environments do between two updates"
+        )
+
+
+def begin(
+    config: config_dict.ConfigDict, spec: registry.EnvSpec, trainer: training_lib.Trainer
+) -> behaviour_store.Training:
+    """Start a training at step zero."""
+    return behaviour_store.Training(
+        learner=trainer.init(jax.random.key(config.seed)),
+        replay=sac.empty_replay(config.replay_capacity, spec.obs_dim, spec.action_dim),
+        envs=environments.Environments(spec, config.num_envs, config.seed),
+        rng=np.random.default_rng(config.seed),
+    )
+
+
+def train(
+    config: config_dict.ConfigDict,
+    spec: registry.EnvSpec,
+    guard: nonfinite.Guard,
+    training: behaviour_store.Training,
+    store: behaviour_store.Store,
+    folder: pathlib.Path,
+    interrupted: signals.Interrupted,
+) -> None:
+    """Run to the last environment step, or until a signal has come."""
     steps = config.steps_per_phase * config.num_envs
     phase = Phase(config.steps_per_phase, steps, round(steps * config.updates_per_step))
-    state = trainer.init(jax.random.key(config.seed))
-    replay = sac.empty_replay(config.replay_capacity, spec.obs_dim, spec.action_dim)
-    envs = Environments(spec, config.num_envs, config.seed)
-    rng = np.random.default_rng(config.seed)
-    writer = metrics.MetricsWriter(folder)
-    seen = collections.deque(maxlen=max(config.snapshot_every // steps, 1))
-    done, row = 0, {}
-    with progress.progress(config.total_steps, f"SAC on {spec.builtin_id}") as bar:
-        while done < config.total_steps:
-            layers = None if done < config.random_steps else to_numpy(state.actor)
-            batch = run_environments(envs, layers, phase.rounds, rng)
-            seen.append(batch.obs)
-            replay = sac.insert(replay, jax.tree.map(jnp.asarray, batch))
-            done += phase.steps
+    writer, row, saved = metrics.MetricsWriter(folder), {}, training.done
+    writer.truncate(saved)
+    with progress.progress(config.total_steps, f"SAC on {spec.builtin_id}", start=saved) as bar:
+        while training.done < config.total_steps and not interrupted:
+            collect(config, training, phase)
+            done = training.done
             if done >= config.random_steps:
-                state, row = trainer.run(state, replay, phase.updates)
-            recent = float(np.mean(envs.finished[-20:])) if envs.finished else 0.0
+                training.learner, row = guard.run(training.learner, training.replay, phase.updates)
+            recent = training.envs.recent_return
             bar.update(done, f"return {recent:.0f}")
             if done % config.snapshot_every < phase.steps:
-                measured = measure(np.concatenate(seen)) if config.coverage else {}
-                writer.write(done, jax.device_get(row) | {"train/return": recent} | measured)
-                write_actor(folder / "actors" / f"actor_{done:08d}.npz", state, done, config.seed)
+                measured = measure(latest(config, training.replay)) if config.coverage else {}
+                writer.write(done, row | {"train/return": recent} | measured)
+                write_actor(folder / "actors" / f"actor_{done:08d}.npz", training, config.seed)
+            if done % config.save_every < phase.steps:
+                store.save(training)
+                saved = done
+    if saved < training.done:
+        store.save(training)
 
 
-def make_trainer(config: config_dict.ConfigDict, spec: registry.EnvSpec) -> training.Trainer:
+def collect(
+    config: config_dict.ConfigDict, training: behaviour_store.Training, phase: Phase
+) -> None:
+    """Step the environments until the next updates.
+
+    Raises:
+        UserError: a simulator returned something that is not finite.
+    """
+    random = training.done < config.random_steps
+    layers = None if random else to_numpy(training.learner.actor)
+    batch = run_environments(training.envs, layers, phase.rounds, training.rng)
+    arrays = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+    if not all(np.isfinite(x).all() for x in arrays.values()):
+        raise UserError(
+            f"the simulators went wrong after step {training.done}: {nonfinite.bad_rows(arrays)}; "
+            "the last checkpoint is from before"
+        )
+    training.replay = sac.insert(training.replay, jax.tree.map(jnp.asarray, batch))
+    training.done += phase.steps
+
+
+def make_trainer(config: config_dict.ConfigDict, spec: registry.EnvSpec) -> training_lib.Trainer:
     """Build SAC on the reward that the configuration names."""
     total = round(config.total_steps * config.updates_per_step)
     settings = SACConfig(total_updates=total, **config.sac)
@@ -102,15 +148,43 @@ def make_trainer(config: config_dict.ConfigDict, spec: registry.EnvSpec) -> trai
 
 
 def open_folder(config: config_dict.ConfigDict) -> pathlib.Path:
-    """Create the run folder, which must not hold actors yet."""
+    """Create the run folder, or continue in it.
+
+    Raises:
+        UserError: it holds a different run, or actors without a checkpoint.
+    """
     folder = pathlib.Path(config.out or f"runs/behaviours/{config.name}-seed{config.seed}")
-    if any((folder / "actors").glob("*.npz")):
+    saved = any((folder / "checkpoints").glob("*"))
+    if any((folder / "actors").glob("*.npz")) and not saved:
         raise UserError(
-            f"{folder} holds actors already; choose another folder with --config.out, or delete it"
+            f"{folder} holds actors and no checkpoint to continue from; choose another folder "
+            "with --config.out, or delete it"
         )
     runs.open_run(folder, runs.to_json(config))
     (folder / "actors").mkdir(exist_ok=True)
     return folder
+
+
+def examiner(batch_size: int) -> Callable[[rnd.RNDState | sac.SACState, sac.Replay], Any]:
+    """Build what draws the transitions of an update and says which of them are not finite."""
+
+    def examine(state: rnd.RNDState | sac.SACState, replay: sac.Replay) -> nonfinite.Examined:
+        inner = getattr(state, "sac", state)
+        key = jax.random.split(jax.random.fold_in(inner.key, inner.step), 3)[0]
+        batch = sac.sample(key, replay, batch_size)
+        arrays = {f.name: np.asarray(getattr(batch, f.name)) for f in dataclasses.fields(batch)}
+        return nonfinite.Examined(nonfinite.bad_rows(arrays), arrays)
+
+    return examine
+
+
+def latest(config: config_dict.ConfigDict, replay: sac.Replay) -> np.ndarray:
+    """Read the observations since the last snapshot, oldest first."""
+    steps = config.steps_per_phase * config.num_envs
+    inserted = int(replay.inserted)
+    count = min(max(config.snapshot_every // steps, 1) * steps, inserted)
+    slots = np.arange(inserted - count, inserted) % replay.ring.obs.shape[0]
+    return np.asarray(replay.ring.obs)[slots]
 
 
 def measure(observations: np.ndarray) -> dict[str, float]:
@@ -122,7 +196,10 @@ def measure(observations: np.ndarray) -> dict[str, float]:
 
 
 def run_environments(
-    envs: Environments, layers: shard.Layers | None, rounds: int, rng: np.random.Generator
+    envs: environments.Environments,
+    layers: shard.Layers | None,
+    rounds: int,
+    rng: np.random.Generator,
 ) -> sac.Transitions:
     """Step all environments `rounds` times, with uniform actions where there is no actor yet.
 
@@ -145,14 +222,15 @@ def to_numpy(actor: dict) -> shard.Layers:
     return tuple((np.asarray(layer["kernel"]), np.asarray(layer["bias"])) for layer in layers)
 
 
-def write_actor(
-    path: pathlib.Path, state: sac.SACState | rnd.RNDState, step: int, seed: int
-) -> None:
+def write_actor(path: pathlib.Path, training: behaviour_store.Training, seed: int) -> None:
     """Store the averaged actor with the environment step and the seed of its training."""
     arrays = {}
-    for k, (kernel, bias) in enumerate(to_numpy(state.actor_average)):
+    for k, (kernel, bias) in enumerate(to_numpy(training.learner.actor_average)):
         arrays |= {f"layer_{k}/kernel": kernel, f"layer_{k}/bias": bias}
-    np.savez(path, step=step, seed=seed, **arrays)
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("wb") as file:
+        np.savez(file, step=training.done, seed=seed, **arrays)
+    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 from rich import logging as rich_logging
 
-from experiments import cli_help
+from experiments import cli_help, signals
 from mtm_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -52,7 +52,7 @@ def run(
 
     Raises:
         SystemExit: 2 where the user gave something wrong (with one sentence on stderr; the
-            traceback too with --debug), 130 where they pressed Ctrl-C.
+            traceback too with --debug), 130 where they pressed Ctrl-C, 143 where SIGTERM came.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -62,7 +62,8 @@ def run(
             return
         config = parse(argv, _default_file(main))
         _log_to_stderr()
-        main(config)
+        with signals.terminable():
+            main(config)
     except UserError as error:
         if "--debug" in argv:
             traceback.print_exc()

@@ -10,18 +10,19 @@ The critic goes into the run's folder critic: metrics.jsonl and checkpoints.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import os
 import pathlib
-import sys
 from collections.abc import Callable
 
 import jax
 import numpy as np
 from ml_collections import config_dict
 
-from experiments import build, cli, named_run, pretrain, runs
+from experiments import build, cli, named_run, nonfinite, pretrain, resume, runs, signals
 from mtm_jax import agent as agent_lib
-from mtm_jax import checkpoint, iql, metrics, progress, training
+from mtm_jax import checkpoint, dataset, iql, metrics, progress, tokens
 from mtm_jax.config import CriticConfig
 from mtm_jax.errors import UserError
 
@@ -39,7 +40,7 @@ def main(config: config_dict.ConfigDict) -> None:
     data = build.load_data(run)
     check_data(data)
     settings = make_settings(config.critic, run.preset, data)
-    done = stored_steps(run_folder, settings)
+    done = 0 if config.use_older else stored_steps(run_folder, settings)
     if done >= settings.total_steps:
         cli.say(f"the critic in {folder} is finished: {done} updates; delete it to train another")
         return
@@ -48,21 +49,27 @@ def main(config: config_dict.ConfigDict) -> None:
     stats = data.stats["states"]
     dims = (data.train.values[name].shape[-1] for name in ("states", "actions"))
     trainer = iql.make_trainer(settings, *dims, stats)
-    checkpoints = checkpoint.Checkpoints(folder)
-    state = pretrain.restore(trainer.init(jax.random.key(run.seed)), checkpoints)
+    guard = nonfinite.Guard(
+        *(trainer, folder, "updates", examiner(settings)),
+        advice=f"delete {folder} and try a lower --config.critic.learning_rate",
+    )
+    folder.mkdir(exist_ok=True)
+    with runs.only_writer(folder), signals.interruptible() as interrupted:
+        checkpoints = checkpoint.Checkpoints(folder)
+        state = trainer.init(jax.random.key(run.seed))
+        same = functools.partial(check_same, checkpoints, settings=settings, stats=stats)
+        state = resume.restore(state, checkpoints, config.use_older, same)
 
-    def save(state: iql.IQLState) -> None:
-        params = iql.raw_params(state, settings)
-        critic = iql.Critic(settings, params, stats, int(state.step))
-        saved = {"params": critic.params, "stats": stats}
-        checkpoints.save(critic.step, saved, state, agent_lib.describe_critic(critic))
+        def save(state: iql.IQLState) -> None:
+            params = iql.raw_params(state, settings)
+            critic = iql.Critic(settings, params, stats, int(state.step))
+            saved = {"params": critic.params, "stats": stats}
+            checkpoints.save(critic.step, saved, state, agent_lib.describe_critic(critic))
 
-    with runs.interruptible() as interrupted:
-        state, row = train(config, settings, data, trainer, state, save, folder, interrupted)
-    if interrupted:
-        cli.say(f"stopped at step {int(state.step)}; the same command continues")
-        sys.exit(interrupted.exit_code)
-    cli.say(f"mean V over the data is {row['critic/v_mean']:.2f}; the critic is in {folder}")
+        state, row = train(config, settings, data, guard, state, save, folder, interrupted)
+    signals.leave(interrupted, int(state.step), "update")
+    if row:
+        cli.say(f"mean V over the data is {row['critic/v_mean']:.2f}; the critic is in {folder}")
 
 
 def check(config: config_dict.ConfigDict) -> None:
@@ -103,19 +110,41 @@ def stored_steps(run_folder: pathlib.Path, settings: CriticConfig) -> int:
     Raises:
         UserError: its settings are others, or it is damaged.
     """
-    critic = agent_lib.load_critic(run_folder)
-    if critic is None:
+    folder = run_folder / agent_lib.CRITIC_FOLDER
+    if not (folder / "checkpoints").is_dir():
         return 0
-    old, new = dataclasses.asdict(critic.config), dataclasses.asdict(settings)
+    checkpoints = checkpoint.Checkpoints(folder, read_only=True)
+    return checkpoints.newest(lambda step: check_same(checkpoints, step, settings)) or 0
+
+
+def check_same(
+    checkpoints: checkpoint.Checkpoints,
+    step: int,
+    settings: CriticConfig,
+    stats: tokens.Stats | None = None,
+) -> int:
+    """Hold a critic to its settings and, where they are known, the statistics of its data.
+
+    Returns:
+        its step.
+
+    Raises:
+        UserError: they differ; it lists in what, with both values.
+    """
+    meta, saved = checkpoints.restore_meta(step), checkpoints.restore_model(step)
+    new = json.loads(json.dumps(dataclasses.asdict(settings)))
+    differ = runs.differences(meta["critic_config"], new)
     if not settings.policy:
-        old.pop("total_steps")  # only the policy's learning rate depends on it
-    differ = [f"{k} {old[k]} instead of {new[k]}" for k in old if old[k] != new[k]]
-    if differ:
-        folder = run_folder / agent_lib.CRITIC_FOLDER
+        differ.pop("total_steps", None)  # only the policy's learning rate depends on it
+    found = list(differ.values())
+    if stats is not None:
+        found += resume.stats_differences("stats.states", tokens.Stats(**saved["stats"]), stats)
+    if found:
         raise UserError(
-            f"the critic in {folder} has {', '.join(differ)}; delete that folder to train another"
+            f"the critic in {checkpoints.folder.parent} is another one: {'; '.join(found)}; "
+            "delete that folder to train another"
         )
-    return critic.step
+    return step
 
 
 def check_data(data: build.Data) -> None:
@@ -137,11 +166,11 @@ def train(
     config: config_dict.ConfigDict,
     settings: CriticConfig,
     data: build.Data,
-    trainer: training.Trainer,
+    guard: nonfinite.Guard,
     state: iql.IQLState,
     save: Callable[[iql.IQLState], None],
     folder: pathlib.Path,
-    interrupted: runs.Interrupted,
+    interrupted: signals.Interrupted,
 ) -> tuple[iql.IQLState, dict[str, float]]:
     """Run to the last update in compiled calls of `log_every`, logging after each."""
     writer, row = metrics.MetricsWriter(folder), {}
@@ -151,10 +180,8 @@ def train(
         bar.update(step, "compiling")
         while step < settings.total_steps and not interrupted:
             length = min(config.log_every, settings.total_steps - step)
-            state, row = trainer.run(state, data.train, length)
+            state, row = guard.run(state, data.train, length)
             step += length
-            row = {name: float(value) for name, value in row.items()}
-            check_finite(step, length, row, folder)
             writer.write(step, row)
             bar.update(step, f"Q loss {row['critic/q_loss']:.3f}, V {row['critic/v_mean']:.1f}")
             if pretrain.due(step, length, config.save_every):
@@ -165,18 +192,18 @@ def train(
     return state, row
 
 
-def check_finite(step: int, length: int, row: dict[str, float], folder: pathlib.Path) -> None:
-    """Stop a training whose losses are no longer numbers.
+def examiner(
+    settings: CriticConfig,
+) -> Callable[[iql.IQLState, dataset.Dataset], nonfinite.Examined]:
+    """Build what draws the transitions of an update and says which of them are not finite."""
 
-    Raises:
-        UserError: it names the metrics and the updates.
-    """
-    bad = [f"{name} is {value}" for name, value in row.items() if not np.isfinite(value)]
-    if bad:
-        raise UserError(
-            f"the critic went wrong between updates {step - length} and {step}: {', '.join(bad)}; "
-            f"delete {folder} and try a lower --config.critic.learning_rate"
-        )
+    def examine(state: iql.IQLState, data: dataset.Dataset) -> nonfinite.Examined:
+        key = jax.random.fold_in(state.key, state.step)
+        batch = dataset.sample_transitions(key, data, settings.batch_size)
+        arrays = {f.name: np.asarray(getattr(batch, f.name)) for f in dataclasses.fields(batch)}
+        return nonfinite.Examined(nonfinite.bad_rows(arrays), arrays)
+
+    return examine
 
 
 if __name__ == "__main__":

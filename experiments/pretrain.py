@@ -8,16 +8,25 @@ The run folder holds config.json, metrics.jsonl, results.jsonl, checkpoints and 
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
-import numpy as np
 from ml_collections import config_dict
 
-from experiments import build, cli, evaluate, machine, runs
+from experiments import (
+    build,
+    cli,
+    debug_batch,
+    evaluate,
+    machine,
+    nonfinite,
+    resume,
+    runs,
+    signals,
+)
 from mtm_jax import agent as agent_lib
 from mtm_jax import (
     checkpoint,
@@ -29,7 +38,6 @@ from mtm_jax import (
     progress,
     records,
     results,
-    training,
 )
 from mtm_jax.config import PretrainConfig
 from mtm_jax.data import info as data_info
@@ -47,6 +55,13 @@ def main(config: config_dict.ConfigDict) -> None:
     runs.check_folder(folder, runs.to_json(config))
     data = build.load_data(config)
     settings = build.pretrain_config(config, data)
+    network = model.make_model(settings.model)
+    trainer = pretrain.make_trainer(settings, network, data.stats)
+    program = debug_batch.Program(settings, network, data.stats)
+    if config.debug_batch:
+        state = trainer.init(jax.random.key(config.seed))
+        debug_batch.replay(pathlib.Path(config.debug_batch), program, state)
+        return
     runs.open_run(folder, runs.to_json(config))
     cli.say(f"preset [bold]{config.preset}[/] on {machine.describe()}")
     cli.say(build.summary(data))
@@ -56,21 +71,23 @@ def main(config: config_dict.ConfigDict) -> None:
         results.print_results(stored)
         cli.say("this run is finished; experiments.evaluate evaluates it with other settings")
         return
-    network = model.make_model(settings.model)
-    trainer = pretrain.make_trainer(settings, network, data.stats)
-    checkpoints = checkpoint.Checkpoints(folder)
-    state = restore(trainer.init(jax.random.key(config.seed)), checkpoints)
+    guard = nonfinite.Guard(
+        *(trainer, folder),
+        examine=program.examine,
+        advice="try a lower --config.optim.learning_rate with another --config.out",
+    )
+    with runs.only_writer(folder), signals.interruptible() as interrupted:
+        checkpoints = checkpoint.Checkpoints(folder, keep_best=config.keep_best)
+        state = trainer.init(jax.random.key(config.seed))
+        state = restore(config, data, network, state, checkpoints)
 
-    def save(state: pretrain.TrainState) -> None:
-        agent = make_agent(config, data, network, state)
-        saved = {"params": state.params, "stats": data.stats}
-        checkpoints.save(agent.step, saved, state, agent_lib.describe(agent))
+        def save(state: pretrain.TrainState, score: float | None) -> None:
+            agent = make_agent(config, data, network, state)
+            saved = {"params": state.params, "stats": data.stats}
+            checkpoints.save(agent.step, saved, state, agent_lib.describe(agent), score)
 
-    with runs.interruptible() as interrupted:
-        state = train(config, settings, network, data, trainer, state, save, folder, interrupted)
-    if interrupted:
-        cli.say(f"stopped at step {int(state.step)}; the same command continues")
-        sys.exit(interrupted.exit_code)
+        state = train(config, settings, network, data, guard, state, save, folder, interrupted)
+    signals.leave(interrupted, int(state.step))
     measured = {
         "data_and_training_seconds": time.monotonic() - started,
         "matrix_product_gflops": machine.matrix_product_rate(),
@@ -109,6 +126,8 @@ def check(config: config_dict.ConfigDict) -> None:
             f"eval.history is {history}; with a window of {window} it must be "
             f"from 0 to {window - 1}"
         )
+    if config.keep_best < 0:
+        raise UserError(f"keep_best is {config.keep_best} checkpoints; give a number from 0 on")
     evaluate.check(config.eval)
 
 
@@ -141,13 +160,17 @@ def make_agent(
     )
 
 
-def restore(state: pretrain.TrainState, checkpoints: checkpoint.Checkpoints) -> pretrain.TrainState:
-    """Continue from the newest checkpoint, if there is one."""
-    steps = checkpoints.steps()
-    if not steps:
-        return state
-    cli.say(f"continuing from step {steps[-1]}")
-    return checkpoints.restore_train(steps[-1], state)
+def restore(
+    config: config_dict.ConfigDict,
+    data: build.Data,
+    network: model.Model,
+    state: pretrain.TrainState,
+    checkpoints: checkpoint.Checkpoints,
+) -> pretrain.TrainState:
+    """Continue from the newest checkpoint, if there is one; see `resume.restore`."""
+    agent = make_agent(config, data, network, state)
+    check = functools.partial(resume.check_agent, checkpoints, agent=agent)
+    return resume.restore(state, checkpoints, config.use_older, check)
 
 
 def train(
@@ -155,18 +178,18 @@ def train(
     settings: PretrainConfig,
     network: model.Model,
     data: build.Data,
-    trainer: training.Trainer,
+    guard: nonfinite.Guard,
     state: pretrain.TrainState,
-    save: Callable[[pretrain.TrainState], None],
+    save: Callable[[pretrain.TrainState, float | None], None],
     folder: pathlib.Path,
-    interrupted: runs.Interrupted,
+    interrupted: signals.Interrupted,
 ) -> pretrain.TrainState:
     """Run to the last step in compiled calls of `log_every` steps, logging after each."""
     validate = pretrain.make_validation(settings, network, data.stats)
     schedule = optim.make_schedule(settings.optim)
     validation_key = jax.random.key(config.data.split_seed)
     writer = metrics.MetricsWriter(folder)
-    step = int(state.step)
+    step = saved = int(state.step)
     writer.truncate(step)
     with (
         progress.progress(config.steps, "pretraining", start=step) as bar,
@@ -175,20 +198,23 @@ def train(
         bar.update(step, "compiling")
         while step < config.steps and not interrupted:
             length = min(config.log_every, config.steps - step)
-            state, row = trainer.run(state, data.train, length)
+            state, row = guard.run(state, data.train, length)
             step += length
-            row = {name: float(value) for name, value in row.items()}
-            check_finite(step, length, row)
             row["train/learning_rate"] = float(schedule(step))
-            if due(step, length, config.validate_every) or step == config.steps:
+            last, saves = step == config.steps, due(step, length, config.save_every)
+            scored = bool(config.keep_best) and saves
+            if due(step, length, config.validate_every) or last or scored:
                 row |= jax.device_get(validate(state.params, data.valid, validation_key))
-                check_finite(step, length, row)
+                nonfinite.check(step, length, row)
             writer.write(step, row)
             if wandb:
                 wandb.write(step, row)
             bar.update(step, f"loss {row['train/loss']:.3f}")
-            if due(step, length, config.save_every) or step == config.steps or interrupted:
-                save(state)
+            if saves or last:
+                save(state, score_of(row, config))
+                saved = step
+    if saved < step:
+        save(state, None)
     return state
 
 
@@ -212,19 +238,20 @@ def due(step: int, length: int, every: int) -> bool:
     return step // every > (step - length) // every
 
 
-def check_finite(step: int, length: int, row: dict[str, float]) -> None:
-    """Stop a run whose losses are no longer numbers.
+def score_of(row: Mapping[str, float], config: config_dict.ConfigDict) -> float | None:
+    """Read the metric by which the best checkpoints are kept; None where it was not measured.
 
     Raises:
-        UserError: it names the metrics and the steps.
+        UserError: there is no such metric.
     """
-    bad = [f"{name} is {value}" for name, value in row.items() if not np.isfinite(value)]
-    if bad:
+    if not config.keep_best or not any(name.startswith("valid/") for name in row):
+        return None
+    if config.keep_metric not in row:
+        names = ", ".join(sorted(name for name in row if "/" in name))
         raise UserError(
-            f"training went wrong between steps {step - length} and {step}: {', '.join(bad)}; "
-            "the last checkpoint is from before; try a lower --config.optim.learning_rate "
-            "with another --config.out"
+            f"there is no metric {config.keep_metric!r} to keep by; choose among {names}"
         )
+    return float(row[config.keep_metric])
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import math
 import os
 import pathlib
-import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,8 @@ from mtm_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
 # Keys that may change between the parts of one run: they do not touch what is trained.
-FREE_KEYS = ("out", "eval", "save_every", "wandb_project")
+FREE_KEYS = ("out", "eval", "save_every", "wandb_project", "keep_best", "keep_metric")
+FREE_KEYS += ("use_older", "debug_batch")
 FIXED_KEYS = ("eval.history",)  # checkpoints hold it
 
 
@@ -103,17 +105,53 @@ def _is_unused(folder: pathlib.Path) -> bool:
 
 
 def _check_same(folder: pathlib.Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    old, new = _flatten(old), _flatten(new)
-    differ = [
-        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
-        for key in sorted(old.keys() | new.keys())
-        if not _is_free(key) and old.get(key) != new.get(key)
-    ]
+    differ = [text for key, text in differences(old, new).items() if not _is_free(key)]
     if differ:
         raise UserError(
             f"{folder} holds a different run: {'; '.join(differ)}; "
             "choose another folder with --config.out (OUT=... with make), or delete this one"
         )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """Say of every "a.b" in which two nested mappings differ what it is in both."""
+    old, new = _flatten(old), _flatten(new)
+    return {
+        key: f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in sorted(old.keys() | new.keys())
+        if not _same(old.get(key), new.get(key))
+    }
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Whether two values are the same; measured ones may differ by rounding elsewhere."""
+    if isinstance(old, float) and isinstance(new, float):
+        return math.isclose(old, new, rel_tol=1e-6)
+    return old == new
+
+
+@contextlib.contextmanager
+def only_writer(folder: pathlib.Path) -> Iterator[None]:
+    """Hold a run folder against other processes that would write into it.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(
+            f"another process is training in {folder}; wait until it ends, or choose another "
+            "folder with --config.out"
+        ) from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_free(key: str) -> bool:
@@ -128,35 +166,3 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-class Interrupted:
-    """Whether SIGINT or SIGTERM has arrived; a second signal ends the program at once."""
-
-    def __init__(self):
-        self.signal: int | None = None
-
-    def __bool__(self) -> bool:
-        return self.signal is not None
-
-    @property
-    def exit_code(self) -> int:
-        return 128 + (self.signal or 0)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[Interrupted]:
-    """Let a loop finish its step and save before it stops."""
-    interrupted = Interrupted()
-
-    def handle(number: int, frame: object) -> None:
-        if interrupted:
-            os._exit(128 + number)
-        interrupted.signal = number
-
-    previous = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interrupted
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

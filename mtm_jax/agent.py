@@ -245,20 +245,38 @@ def load(run: str | pathlib.Path, step: int | None = None) -> Agent:
     if not steps or (step is not None and step not in steps):
         wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
         raise UserError(f"run {run} does not have {wanted}; it has those of steps {steps}")
-    step = steps[-1] if step is None else step
-    meta = checkpoints.restore_meta(step)
-    saved = checkpoints.restore_model(step)
+
+    def read(step: int) -> tuple[int, dict, dict]:
+        return step, checkpoints.restore_meta(step), checkpoints.restore_model(step)
+
+    offer = "step={step} loads it, experiments.pretrain continues from it with --config.use_older"
+    step, meta, saved = checkpoints.newest(read, offer=offer) if step is None else read(step)
+    stats = {m: tokens.Stats(**s) for m, s in saved["stats"].items()}
+    critic = load_critic(run)
+    _check_critic(run, critic, stats["states"])
     return Agent(
         model=make_model(model_files.config_from_dict(meta["model_config"])),
         params=jax.tree.map(jnp.asarray, saved["params"]),
-        stats={m: tokens.Stats(**s) for m, s in saved["stats"].items()},
+        stats=stats,
         info=info_from_json(meta["info"]),
         returns=ReturnSummary(**meta["returns"]),
         history=meta["history"],
         step=step,
-        critic=load_critic(run),
+        critic=critic,
         run=str(run),
     )
+
+
+def _check_critic(run: pathlib.Path, critic: iql.Critic | None, stats: tokens.Stats) -> None:
+    """Refuse a critic that sees states in another normalisation than the model."""
+    for field in ("mean", "std") if critic else ():
+        one, other = np.asarray(getattr(critic.stats, field)), np.asarray(getattr(stats, field))
+        if one.shape != other.shape or not np.allclose(one, other, rtol=1e-4, atol=1e-6):
+            raise UserError(
+                f"the critic in {run / CRITIC_FOLDER} is of other data: stats.states.{field} is "
+                f"{np.round(one, 4).tolist()} there and {np.round(other, 4).tolist()} in the "
+                "model; delete that folder and train a critic for this run"
+            )
 
 
 def load_critic(run: str | pathlib.Path) -> iql.Critic | None:
@@ -271,15 +289,21 @@ def load_critic(run: str | pathlib.Path) -> iql.Critic | None:
     if not (folder / "checkpoints").is_dir():
         return None
     checkpoints = checkpoint.Checkpoints(folder, read_only=True)
-    if not (steps := checkpoints.steps()):
+
+    def read(step: int) -> tuple[int, dict, dict]:
+        return step, checkpoints.restore_meta(step), checkpoints.restore_model(step)
+
+    offer = "experiments.critic continues from it with --config.use_older=True"
+    found = checkpoints.newest(read, offer=offer)
+    if found is None:
         return None
-    meta, saved = checkpoints.restore_meta(steps[-1]), checkpoints.restore_model(steps[-1])
+    step, meta, saved = found
     config = meta["critic_config"]
     return iql.Critic(
         config=CriticConfig(**(config | {"hidden": tuple(config["hidden"])})),
         params=jax.tree.map(jnp.asarray, saved["params"]),
         stats=tokens.Stats(**jax.tree.map(jnp.asarray, saved["stats"])),
-        step=steps[-1],
+        step=step,
     )
 
 

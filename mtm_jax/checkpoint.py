@@ -6,37 +6,55 @@ whole training state) and `meta` (JSON: step, model configuration, data set, dig
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import json
 import logging
+import os
 import pathlib
-import sys
+import shutil
 import textwrap
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
+from mtm_jax import orbax_noise, trees
 from mtm_jax.errors import UserError
 
+T = TypeVar("T")
+
 FORMAT_VERSION = 1
-# orbax warns of what is meant, such as a folder that is opened for reading only.
-logging.getLogger("absl").setLevel(logging.ERROR)
+OFFER = "--config.use_older=True continues from there and sets the damaged one aside"
+KEPT = 2  # newest checkpoints
+SHOWN = 5  # arrays that differ, in a message
+ASIDE = "damaged"  # folder of a run, for checkpoints that were skipped
+# orbax warns of what is meant, such as a folder that is opened for reading only, and logs what it
+# also raises.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+class Damaged(UserError):
+    """A checkpoint is not as it was saved."""
 
 
 class Checkpoints:
-    """The checkpoints of one run folder, newest last; keeps the newest two."""
+    """The checkpoints of one run folder, newest last.
 
-    def __init__(self, run_dir: str | pathlib.Path, read_only: bool = False):
-        """Open the checkpoints of a run; their folder is created unless they are only read."""
+    Keeps the newest two, and besides them those of the lowest `keep_best` scores.
+    """
+
+    def __init__(self, run_dir: str | pathlib.Path, read_only: bool = False, keep_best: int = 0):
+        """Open the checkpoints of a run; their folder is created unless they are only read.
+
+        What a killed process left unfinished is removed, unless they are only read.
+        """
         self.folder = pathlib.Path(run_dir).absolute() / "checkpoints"
+        self._keep_best = keep_best
+        if not read_only:
+            _remove_unfinished(self.folder)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else 2,
-            enable_async_checkpointing=False,
-            create=not read_only,
-            read_only=read_only,
+            enable_async_checkpointing=False, create=not read_only, read_only=read_only
         )
         self._manager = ocp.CheckpointManager(
             self.folder,
@@ -48,28 +66,123 @@ class Checkpoints:
         """Steps that can be restored, ascending."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, model: Any, train: Any, meta: Mapping[str, Any]) -> None:
-        """Write one checkpoint; it appears under its name only when it is complete."""
-        model, train = _to_host(model), _to_host(train)
+    def save(
+        self,
+        step: int,
+        model: Any,
+        train: Any,
+        meta: Mapping[str, Any],
+        score: float | None = None,
+    ) -> None:
+        """Write one checkpoint; it appears under its name only when it is complete.
+
+        Args:
+            step: steps done.
+            model: what acting needs.
+            train: what training on needs.
+            meta: JSON values.
+            score: lower is better; see `keep_best`.
+
+        Raises:
+            UserError: the file system refuses.
+        """
+        model, train = trees.to_host(model), trees.to_host(train)
         meta = dict(meta) | {
             "format_version": FORMAT_VERSION,
             "step": step,
-            "digests": {"model": digests(model), "train": digests(train)},
+            "digests": {"model": trees.digests(model), "train": trees.digests(train)},
         }
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(model),
-                train=ocp.args.StandardSave(train),
-                meta=ocp.args.JsonSave(meta),
-            ),
+        meta |= {} if score is None else {"score": float(score)}
+        meta["digests"]["meta"] = _meta_digest(meta)
+        items = ocp.args.Composite(
+            model=ocp.args.StandardSave(model),
+            train=ocp.args.StandardSave(train),
+            meta=ocp.args.JsonSave(meta),
         )
+        try:
+            self._manager.save(step, args=items)
+        except OSError as error:
+            raise UserError(
+                f"the checkpoint of step {step} cannot be written to {self.folder} ({error}); "
+                "older ones are untouched: make room, then the same command continues"
+            ) from error
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        steps = self.steps()
+        scores = self.scores() if self._keep_best else {}
+        best = sorted(scores, key=lambda step: (scores[step], -step))[: self._keep_best]
+        for step in set(steps[:-KEPT]) - set(best):
+            # A folder that is being deleted must not look like a checkpoint.
+            removed = self.folder / f".removed-{step}"
+            os.replace(self.folder / str(step), removed)
+            shutil.rmtree(removed)
+        self._manager.reload()
+
+    def scores(self) -> dict[int, float]:
+        """Scores of the checkpoints that were saved with one, by step."""
+        found = {}
+        for step in self.steps():
+            try:
+                score = self.restore_meta(step).get("score")
+            except UserError:  # said where it is restored
+                continue
+            found |= {} if score is None else {step: score}
+        return found
+
+    def newest(
+        self, read: Callable[[int], T], use_older: bool = False, offer: str = OFFER
+    ) -> T | None:
+        """Read the newest checkpoint; None where there is none.
+
+        Args:
+            read: reads the checkpoint of a step, for example with `restore_train`.
+            use_older: where it is damaged, set it aside and read the newest one that is not.
+            offer: what to do about damage, with "{step}" for the step of the newest good one.
+
+        Raises:
+            UserError: `Damaged`, with the newest good one; or what else `read` refuses.
+        """
+        steps = self.steps()
+        if not steps:
+            return None
+        try:
+            return read(steps[-1])
+        except Damaged as error:
+            damage = error
+        good, found = self._newest_good(steps[:-1], read)
+        if good is None:
+            raise Damaged(f"{damage}; no older one is good: delete {self.folder} to start anew")
+        if not use_older:
+            text = f"{damage}; the newest good one is of step {good}: "
+            raise Damaged(text + offer.replace("{step}", str(good)))
+        for step in steps[steps.index(good) + 1 :]:
+            self._set_aside(step)
+        return found
+
+    def _newest_good(
+        self, steps: list[int], read: Callable[[int], T]
+    ) -> tuple[int, T] | tuple[None, None]:
+        for step in reversed(steps):
+            try:
+                return step, read(step)
+            except Damaged:
+                continue
+        return None, None
+
+    def _set_aside(self, step: int) -> None:
+        aside = self.folder.parent / ASIDE
+        aside.mkdir(exist_ok=True)
+        names = (f"{step}", *(f"{step}-{n}" for n in range(2, 100)))
+        target = next(aside / name for name in names if not (aside / name).exists())
+        os.replace(self.folder / str(step), target)
+        self._manager.reload()
 
     def restore_meta(self, step: int) -> dict[str, Any]:
         """Read a checkpoint's JSON part.
 
         Raises:
-            UserError: it cannot be read, or another version of the format wrote it.
+            UserError: `Damaged`, or another version of the format wrote it.
         """
         meta = self._restore(step, meta=ocp.args.JsonRestore())["meta"]
         version = meta.get("format_version") if isinstance(meta, Mapping) else None
@@ -83,13 +196,18 @@ class Checkpoints:
             )
         if not _holds_digests(meta.get("digests")):
             raise self._unreadable(step, "its metadata lack digests")
+        if meta["digests"].get("meta", _meta_digest(meta)) != _meta_digest(meta):
+            raise Damaged(
+                f"checkpoint {self.folder / str(step)} is damaged: its metadata do not match "
+                "their digest"
+            )
         return meta
 
     def restore_model(self, step: int) -> Any:
         """Read parameters and statistics as plain dicts of arrays, verified.
 
         Raises:
-            UserError: the checkpoint is damaged.
+            UserError: `Damaged`.
         """
         model = self._restore(step, model=ocp.args.StandardRestore())["model"]
         self._verify(step, "model", model)
@@ -99,117 +217,68 @@ class Checkpoints:
         """Read the training state into the structure of `like`, verified.
 
         Raises:
-            UserError: the checkpoint is damaged, or belongs to another model.
+            UserError: `Damaged`, or it belongs to another model.
         """
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _to_host(like))
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, trees.to_host(like))
         saved = self._restore(step, train=ocp.args.StandardRestore())["train"]
         self._compare_shapes(step, saved, target)
         restored = self._restore(step, train=ocp.args.StandardRestore(target))["train"]
         self._verify(step, "train", restored)
-        return jax.tree.map(_like_original, like, restored)
+        return jax.tree.map(trees.like_original, like, restored)
 
     def _restore(self, step: int, **args: Any) -> Any:
         try:
-            with _only_the_error():
+            with orbax_noise.only_the_error():
                 return self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # orbax raises whatever it meets in a damaged file
             reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
             raise self._unreadable(step, reason) from error
 
-    def _unreadable(self, step: int, reason: str) -> UserError:
-        return UserError(
-            f"checkpoint {self.folder / str(step)} cannot be read ({reason}); "
-            "delete that folder to continue from an older checkpoint or from the start"
-        )
+    def _unreadable(self, step: int, reason: str) -> Damaged:
+        return Damaged(f"checkpoint {self.folder / str(step)} cannot be read ({reason})")
 
     def _compare_shapes(self, step: int, saved: Any, target: Any) -> None:
         """Refuse a checkpoint of another model before orbax reshapes or pads anything."""
-        found, wanted = _shapes(saved), _shapes(target)
+        found, wanted = trees.shapes(saved), trees.shapes(target)
         wrong = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
         if wrong:
-            first = wrong[0]
+            shown = [
+                f"{k} is {found.get(k, 'missing')} there and {wanted.get(k, 'missing')} here"
+                for k in wrong[:SHOWN]
+            ]
+            more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
             raise UserError(
-                f"checkpoint {self.folder / str(step)} belongs to another model: {len(wrong)} "
-                f"arrays differ, the first is {first} with shape {found.get(first)} in the "
-                f"checkpoint and {wanted.get(first)} here; use the run's own configuration or "
-                "another --config.out"
+                f"checkpoint {self.folder / str(step)} belongs to another model, the shapes of "
+                f"{len(wrong)} arrays differ: {'; '.join(shown)}{more}; use the run's own "
+                "configuration or another --config.out"
             )
 
     def _verify(self, step: int, item: str, tree: Any) -> None:
-        expected, found = self.restore_meta(step)["digests"][item], digests(tree)
+        expected, found = self.restore_meta(step)["digests"][item], trees.digests(tree)
         for name in sorted(expected.keys() | found.keys()):
             if expected.get(name) != found.get(name):
-                raise UserError(
+                raise Damaged(
                     f"checkpoint {self.folder / str(step)} is damaged: array {item}{name} does not "
-                    "match its digest; delete that folder to continue from an older checkpoint"
+                    "match its digest"
                 )
 
 
-@contextlib.contextmanager
-def _only_the_error() -> Iterator[None]:
-    """Keep what orbax prints besides the error that it raises from standard error.
-
-    When one array cannot be read, it closes its event loop under the reads of the others. Each
-    complains about that when it ends, which may be later: after an error the filters stay.
-    """
-    logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
-    filtered = _is_no_late_read in logger.filters
-
-    def report(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            hook(unraisable)
-
-    logger.addFilter(_is_no_late_read)
-    sys.unraisablehook = report
-    yield
-    sys.unraisablehook = hook
-    if not filtered:
-        logger.removeFilter(_is_no_late_read)
-
-
-def _is_no_late_read(record: logging.LogRecord) -> bool:
-    """Whether a message of asyncio is about something else than a failed read of tensorstore."""
-    return not (record.exc_info and "tensorstore_spec=" in str(record.exc_info[1]))
-
-
 def _holds_digests(value: Any) -> bool:
-    parts = [value.get(k) for k in ("model", "train")] if isinstance(value, Mapping) else [None]
-    return all(isinstance(part, Mapping) for part in parts)
+    """Whether there are digests of the arrays, and none of unknown things."""
+    if not isinstance(value, Mapping) or value.keys() - {"meta"} != {"model", "train"}:
+        return False
+    return all(isinstance(value[part], Mapping) for part in ("model", "train"))
 
 
-def digests(tree: Any) -> dict[str, str]:
-    """SHA-256 of every array's bytes, by its path in the tree."""
-    return {
-        _path_name(path): hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+def _meta_digest(meta: Mapping[str, Any]) -> str:
+    """SHA-256 of the metadata but itself; the first checkpoints of this format have none."""
+    arrays = {k: v for k, v in meta["digests"].items() if k != "meta"}
+    plain = json.loads(json.dumps(dict(meta) | {"digests": arrays}))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {_path_name(path): tuple(leaf.shape) for path, leaf in leaves}
-
-
-def _path_name(path: tuple) -> str:
-    """One name for a leaf, whether it sits in a dict, a list or a named tuple."""
-    parts = []
-    for entry in path:
-        value = getattr(entry, "key", None)
-        value = getattr(entry, "name", value) if value is None else value
-        value = getattr(entry, "idx", value) if value is None else value
-        parts.append(str(value))
-    return "/" + "/".join(parts)
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _to_host(tree: Any) -> Any:
-    """Copy to numpy; typed random keys become their raw words."""
-    raw = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
-    return jax.tree.map(np.asarray, raw)
-
-
-def _like_original(original: Any, restored: Any) -> Any:
-    return jax.random.wrap_key_data(restored) if _is_key(original) else jax.numpy.asarray(restored)
+def _remove_unfinished(folder: pathlib.Path) -> None:
+    """Remove what is no complete checkpoint: a save or a removal was killed."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and not path.name.isdigit():
+            shutil.rmtree(path)

@@ -64,8 +64,7 @@ def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training
         )
 
     def step(state: TrainState, data: dataset.Dataset) -> tuple[TrainState, training.Metrics]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
-        window_key, mask_key, dropout_key, noise_key = keys
+        window_key, mask_key, dropout_key, noise_key = step_keys(state)
         windows = dataset.sample_windows(window_key, data, config.batch_size, model.config.window)
         batch = make_batch(mask_key, config, model, stats, windows)
 
@@ -94,6 +93,11 @@ def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training
         return state.replace(log_sigma=log_sigma, sigma_opt_state=opt_state)
 
     return training.make_trainer(init, step)
+
+
+def step_keys(state: TrainState) -> Array:
+    """Draw the keys of the next step: of windows, masks, dropout and entropy, [4]."""
+    return jax.random.split(jax.random.fold_in(state.key, state.step), 4)
 
 
 def make_batch(

@@ -14,16 +14,34 @@ Metrics = dict[str, Array]  # "group/name" -> scalar
 StepFn = Callable[[Any, Any], tuple[Any, Metrics]]
 
 
+FINITE = (
+    "state/finite"  # among the metrics of `run`: 1 where the state it returns is finite, else 0
+)
+
+
+class Located(NamedTuple):
+    """Where a training went wrong, or how it stands where it did not."""
+
+    before: Any  # state before the last step
+    after: Any
+    metrics: Metrics  # of the last step
+    steps: Array  # done, []
+    finite: Array  # whether state and metrics still are, []
+
+
 class Trainer(NamedTuple):
     """A training program.
 
     init(key) -> state, a frozen pytree of arrays with a `step` field.
-    run(state, data, length) -> (state, metrics): `length` steps, metrics averaged over them.
-        The state is donated; `length` is static, one compilation per value.
+    run(state, data, length) -> (state, metrics): `length` steps, metrics averaged over them,
+        and `FINITE`. The state is donated; `length` is static, one compilation per value.
+    locate(state, data, limit) -> `Located`: up to `limit` steps, at least one, to the first after
+        which something is not finite. Nothing is donated.
     """
 
     init: Callable[[Array], Any]
     run: Callable[[Any, Any, int], tuple[Any, Metrics]]
+    locate: Callable[[Any, Any, int], Located]
 
 
 def make_trainer(init: Callable[[Array], Any], step: StepFn) -> Trainer:
@@ -32,9 +50,28 @@ def make_trainer(init: Callable[[Array], Any], step: StepFn) -> Trainer:
     @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
     def run(state: Any, data: Any, length: int) -> tuple[Any, Metrics]:
         state, metrics = jax.lax.scan(lambda s, _: step(s, data), state, None, length=length)
-        return state, jax.tree.map(jnp.mean, metrics)
+        # Once per call is enough: what is not finite stays so, in the optimiser's moments.
+        finite = all_finite(state).astype(jnp.float32)
+        return state, jax.tree.map(jnp.mean, metrics) | {FINITE: finite}
 
-    return Trainer(jax.jit(lambda key: _strongly_typed(init(key))), run)
+    @jax.jit
+    def locate(state: Any, data: Any, limit: int) -> Located:
+        def advance(found: Located) -> Located:
+            after, metrics = step(found.after, data)
+            finite = all_finite((after, metrics))
+            return Located(found.after, after, metrics, found.steps + 1, finite)
+
+        after, metrics = step(state, data)
+        first = Located(state, after, metrics, jnp.int32(1), all_finite((after, metrics)))
+        return jax.lax.while_loop(lambda f: f.finite & (f.steps < limit), advance, first)
+
+    return Trainer(jax.jit(lambda key: _strongly_typed(init(key))), run, locate)
+
+
+def all_finite(tree: Any) -> Array:
+    """Whether all floating-point numbers of a tree are finite, []."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.array([jnp.isfinite(x).all() for x in leaves]))
 
 
 def _strongly_typed(state: Any) -> Any:

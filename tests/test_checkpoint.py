@@ -4,9 +4,12 @@ import gc
 import logging
 import pathlib
 import shutil
+import signal
+import subprocess
 import sys
 import time
 import types
+import zipfile
 from typing import NamedTuple
 
 import jax
@@ -15,7 +18,7 @@ import numpy as np
 import optax
 import pytest
 
-from mtm_jax import agent, checkpoint, tokens
+from mtm_jax import agent, checkpoint, iql, tokens, trees
 from mtm_jax.errors import UserError
 
 
@@ -214,10 +217,10 @@ def test_whatever_orbax_raises_becomes_a_sentence(copied, text):
 
 
 def test_an_array_that_is_gone_is_named(tmp_path, monkeypatch):
-    honest = checkpoint.digests
-    monkeypatch.setattr(checkpoint, "digests", lambda tree: honest(tree) | {"/more": "0" * 64})
+    honest = trees.digests
+    monkeypatch.setattr(trees, "digests", lambda tree: honest(tree) | {"/more": "0" * 64})
     save(tmp_path)
-    monkeypatch.setattr(checkpoint, "digests", honest)
+    monkeypatch.setattr(trees, "digests", honest)
     with pytest.raises(UserError, match="damaged: array model/more does not match"):
         checkpoint.Checkpoints(tmp_path).restore_model(5)
 
@@ -251,15 +254,15 @@ def test_an_agent_only_reads(tmp_path, monkeypatch):
 def test_a_changed_array_is_named(tmp_path, monkeypatch):
     """The digests catch what the file format does not."""
     state = make_state()
-    honest = checkpoint.digests
+    honest = trees.digests
 
     def digests_of_other_data(tree):
         found = honest(tree)
         return found | {k: "0" * 64 for k in found if k.endswith("kernel")}
 
-    monkeypatch.setattr(checkpoint, "digests", digests_of_other_data)
+    monkeypatch.setattr(trees, "digests", digests_of_other_data)
     save(tmp_path, state=state)
-    monkeypatch.setattr(checkpoint, "digests", honest)
+    monkeypatch.setattr(trees, "digests", honest)
     with pytest.raises(
         UserError, match="damaged: array model/params/layer_0/kernel does not match"
     ):
@@ -271,7 +274,7 @@ def test_a_checkpoint_of_another_width_names_the_first_array_with_both_shapes(sa
         checkpoint.Checkpoints(saved).restore_train(5, make_state(width=4))
     message = str(refused.value)
     assert "belongs to another model" in message
-    assert "(3,) in the checkpoint and (4,) here" in message
+    assert "bias is (3,) there and (4,) here" in message
     assert "bias" in message
 
 
@@ -282,3 +285,199 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path, monkeypatch):
     for item in ("model", "train", "meta"):
         with pytest.raises(UserError, match=r"has format version 99, this program reads 1"):
             restore(tmp_path, item)
+
+
+# --- what is kept ---
+
+
+def save_scored(folder, scores, **options):
+    checkpoints = checkpoint.Checkpoints(folder, **options)
+    state = make_state()
+    for step, score in scores.items():
+        checkpoints.save(step, model_of(state), state, {}, score)
+    return checkpoints
+
+
+def test_the_best_are_kept_besides_the_newest_two(tmp_path):
+    scores = {1: 5.0, 2: 1.0, 3: None, 4: 2.0, 5: 2.0, 6: 9.0, 7: 8.0, 8: None}
+    checkpoints = save_scored(tmp_path, scores, keep_best=2)
+    assert checkpoints.steps() == [2, 5, 7, 8]  # of two equal ones the later
+    assert checkpoints.scores() == {2: 1.0, 5: 2.0, 7: 8.0}
+    assert sorted(f.name for f in (tmp_path / "checkpoints").iterdir()) == ["2", "5", "7", "8"]
+    reopened = save_scored(tmp_path, {9: 0.0}, keep_best=2)
+    assert reopened.steps() == [2, 8, 9]
+    assert save_scored(tmp_path, {10: None}, keep_best=2).steps() == [2, 9, 10]
+    assert save_scored(tmp_path, {11: None}).steps() == [10, 11]
+
+
+def damage(folder, step):
+    for file in (folder / "checkpoints" / str(step) / "train" / "d").iterdir():
+        file.write_bytes(b"")
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Three checkpoints; copy the folder to change it."""
+    folder = tmp_path_factory.mktemp("three")
+    save_scored(folder, {5: 0.0, 10: None, 15: None}, keep_best=1)
+    return folder
+
+
+def read_newest(folder, use_older=False):
+    checkpoints = checkpoint.Checkpoints(folder)
+
+    def read(step):
+        return step, checkpoints.restore_train(step, make_state(seed=1))
+
+    return checkpoints.newest(read, use_older)
+
+
+def test_a_damaged_newest_checkpoint_is_named_with_the_newest_good_one(three, tmp_path):
+    assert checkpoint.Checkpoints(tmp_path).newest(lambda step: step) is None
+    folder = tmp_path / "run"
+    shutil.copytree(three, folder)
+    for bad in (15, 10):
+        damage(folder, bad)
+    with pytest.raises(checkpoint.Damaged) as refused:
+        read_newest(folder)
+    message = str(refused.value)
+    assert "checkpoints/15 cannot be read" in message
+    assert "the newest good one is of step 5: --config.use_older=True continues" in message
+    assert checkpoint.Checkpoints(folder).steps() == [5, 10, 15]
+
+
+def test_an_older_checkpoint_is_used_on_request_and_the_damaged_set_aside(three, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(three, folder)
+    damage(folder, 15)
+    step, state = read_newest(folder, use_older=True)
+    assert step == 10
+    assert [bits(x) for x in jax.tree.leaves(state)] == [
+        bits(x) for x in jax.tree.leaves(make_state())
+    ]
+    assert checkpoint.Checkpoints(folder).steps() == [5, 10]
+    assert [f.name for f in (folder / "damaged").iterdir()] == ["15"]
+    save(folder, 15)  # the training comes there again
+    assert read_newest(folder)[0] == 15
+    damage(folder, 15)
+    assert read_newest(folder, use_older=True)[0] == 10
+    assert sorted(f.name for f in (folder / "damaged").iterdir()) == ["15", "15-2"]
+
+
+def test_where_none_is_good_nothing_is_touched(copied):
+    damage(copied, 5)
+    for use_older in (False, True):
+        with pytest.raises(checkpoint.Damaged, match="no older one is good: delete .*checkpoints"):
+            read_newest(copied, use_older)
+    assert checkpoint.Checkpoints(copied).steps() == [5]
+
+
+def test_a_checkpoint_of_another_model_is_no_damage(copied):
+    checkpoints = checkpoint.Checkpoints(copied)
+    with pytest.raises(UserError, match="another model") as refused:
+        checkpoints.newest(lambda s: checkpoints.restore_train(s, make_state(width=4)), True)
+    assert not isinstance(refused.value, checkpoint.Damaged)
+
+
+def test_numbers_of_64_bits_are_not_cut(tmp_path):
+    train = {"words": np.array([2**63 + 1], np.uint64), "time": np.array([0.1]), "n": np.int64(3)}
+    checkpoint.Checkpoints(tmp_path).save(5, {"a": np.zeros(1)}, train, {})
+    found = checkpoint.Checkpoints(tmp_path).restore_train(5, jax.tree.map(np.zeros_like, train))
+    for name, value in train.items():
+        assert bits(np.asarray(found[name])) == bits(np.asarray(value))
+
+
+def test_metadata_are_verified(copied):
+    file = copied / "checkpoints" / "5" / "meta" / "metadata"
+    file.write_text(file.read_text().replace("small", "SMALL"))
+    with pytest.raises(checkpoint.Damaged, match="its metadata do not match their digest"):
+        restore(copied, "meta")
+
+
+def test_a_disk_that_is_full_is_said_in_a_sentence(copied, monkeypatch):
+    checkpoints = checkpoint.Checkpoints(copied)
+
+    def full(*args, **keys):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints._manager, "save", full)
+    with pytest.raises(UserError, match="step 6 cannot be written.*No space left.*older ones are"):
+        checkpoints.save(6, {}, {}, {})
+    assert restore(copied, "train")
+
+
+# --- a save that is killed ---
+
+KILLED = """
+import os, pathlib, signal, sys, threading, time
+import numpy as np
+from mtm_jax import checkpoint
+folder, moment = pathlib.Path(sys.argv[1]), sys.argv[2]
+train = {str(k): np.full(200, k, np.float32) for k in range(30)}
+checkpoints = checkpoint.Checkpoints(folder)
+checkpoints.save(1, train, train, {})
+checkpoints.save(2, train, train, {})
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if moment == "before the name":
+    rename = os.rename
+    def hooked(*args, **keys):
+        kill()
+    os.rename = os.replace = pathlib.Path.rename = pathlib.Path.replace = hooked
+elif moment == "while writing":
+    def watch():
+        while not any((folder / "checkpoints").glob("3.*")):
+            time.sleep(0.0005)
+        kill()
+    threading.Thread(target=watch, daemon=True).start()
+else:
+    checkpoint.shutil.rmtree = lambda path: kill()
+checkpoints.save(3, train, train, {})
+"""
+
+
+@pytest.mark.parametrize("moment", ["while writing", "before the name", "while removing"])
+def test_a_killed_save_leaves_the_older_ones_and_is_cleaned_away(root, tmp_path, moment):
+    command = [sys.executable, "-c", KILLED, str(tmp_path), moment]
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert found.returncode == -signal.SIGKILL, found.stderr
+    left = {f.name for f in (tmp_path / "checkpoints").iterdir()}
+    steps = [2, 3] if moment == "while removing" else [1, 2]
+    assert left - {str(step) for step in steps}  # something unfinished lies there
+    assert checkpoint.Checkpoints(tmp_path, read_only=True).steps() == steps
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    assert {f.name for f in (tmp_path / "checkpoints").iterdir()} == {str(s) for s in steps}
+    like = {str(k): np.zeros(200, np.float32) for k in range(30)}
+    step, train = checkpoints.newest(lambda s: (s, checkpoints.restore_train(s, like)))
+    assert step == steps[-1]
+    assert all((value == float(name)).all() for name, value in train.items())
+
+
+# --- checkpoints of the past ---
+
+
+@pytest.fixture
+def first_format(root, tmp_path):
+    """A run with a critic that format version 1 wrote; the file is never to be made again."""
+    with zipfile.ZipFile(root / "tests" / "fixtures" / "run_v1.zip") as archive:
+        archive.extractall(tmp_path)
+    return tmp_path
+
+
+def test_a_run_of_the_first_format_loads(first_format):
+    found = agent.load(first_format)
+    assert (found.step, found.history, found.model.config.window) == (2, 2, 4)
+    assert (found.info.name, found.returns.best is not None) == ("custom-toy", True)
+    assert found.require_critic().config.hidden == (4,)
+    outputs = iql.v_values(found.critic.params, found.critic.stats, np.zeros((3, 4), np.float32))
+    assert np.isfinite(outputs).all()
+
+
+def test_a_training_state_of_the_first_format_continues(first_format):
+    config = agent.load_critic(first_format).config
+    like = iql.init_state(jax.random.key(1), config, 4, 2)
+    found = checkpoint.Checkpoints(first_format / "critic").restore_train(2, like)
+    assert int(found.step) == 2
+    assert jax.tree.structure(found) == jax.tree.structure(like)

@@ -119,9 +119,9 @@ def test_more_steps_continue_a_finished_critic(copied):
 
 def test_other_settings_do_not_touch_a_critic(copied):
     before = listing(copied)
-    with pytest.raises(UserError, match=r"has expectile 0.7 instead of 0.9; delete that folder"):
+    with pytest.raises(UserError, match=r"expectile is 0.7 there and 0.9 here; delete that folder"):
         critic.main(settings(copied, critic__expectile=0.9))
-    with pytest.raises(UserError, match="policy False instead of True"):
+    with pytest.raises(UserError, match="policy is False there and True here"):
         critic.main(settings(copied, critic__policy=True))
     assert listing(copied) == before
 
@@ -238,12 +238,6 @@ def test_the_preset_of_the_run_decides_how_long_a_critic_trains():
     assert steps == [30_000, 200_000, 1_000_000]
     seven = parse("--config.critic.unit=1", "--config.critic.steps=7").critic
     assert critic.make_settings(seven, "small", None).total_steps == 7
-
-
-def test_losses_that_are_no_numbers_stop_the_training(tmp_path):
-    critic.check_finite(20, 10, {"critic/q_loss": 1.0}, tmp_path)
-    with pytest.raises(UserError, match="between updates 10 and 20: critic/q_loss is inf"):
-        critic.check_finite(20, 10, {"critic/q_loss": np.inf}, tmp_path)
 
 
 def test_the_key_of_the_run_starts_the_critic(tiny_config, with_critic, tmp_path):

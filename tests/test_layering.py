@@ -21,6 +21,7 @@ LEVELS = {
     | {"baselines.", "planning."},
     4: {"agent", "cache", "checkpoint", "figures", "metrics", "model_files", "planner", "policy"}
     | {"data_figures", "progress", "records", "results"}
+    | {"orbax_noise", "shards", "trees"}
     | {"imagination", "imagination_figures"}
     | {"report", "score_figures", "sharding", "statistics", "video", "data.", "envs."},
 }

@@ -1,9 +1,8 @@
-"""Run folders are continued by the same run only, and signals let a loop finish its step."""
+"""Run folders are continued by the same run only, by one process at a time."""
 
 import json
 import os
 import pathlib
-import signal
 
 import pytest
 
@@ -162,22 +161,17 @@ def test_a_file_is_replaced_whole(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_noted_and_the_loop_goes_on(number):
-    before = signal.getsignal(number)
-    with runs.interruptible() as interrupted:
-        assert not interrupted
-        os.kill(os.getpid(), number)
-        assert interrupted
-        assert interrupted.exit_code == 128 + number
-    assert signal.getsignal(number) is before
+def test_one_process_at_a_time_writes_into_a_folder(tmp_path):
+    with runs.only_writer(tmp_path):
+        with pytest.raises(UserError, match="another process is training in .*--config.out"):
+            with runs.only_writer(tmp_path):
+                raise AssertionError
+    with runs.only_writer(tmp_path):
+        assert not list(tmp_path.iterdir())
 
 
-def test_a_second_signal_ends_the_program(monkeypatch):
-    codes = []
-    monkeypatch.setattr(os, "_exit", codes.append)
-    with runs.interruptible():
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert codes == []
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert codes == [143]
+def test_measured_numbers_may_differ_by_rounding_only():
+    assert runs.differences({"a": {"b": 0.1 + 0.2}, "c": (1,)}, {"a": {"b": 0.3}, "c": (1,)}) == {}
+    found = runs.differences({"a": {"b": 0.3}, "c": 1}, {"a": {"b": 0.31}, "d": 2})
+    assert list(found) == ["a.b", "c", "d"]
+    assert found["a.b"] == "a.b is 0.3 there and 0.31 here"
