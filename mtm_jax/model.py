@@ -16,7 +16,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from mtm_jax import distributions, networks, queries
+from mtm_jax import (
+    distributions,
+    gathering,
+    heads,
+    layout,
+    networks,
+    positions,
+    queries,
+    transformer,
+)
 from mtm_jax.config import ModelConfig
 from mtm_jax.queries import Placed
 from mtm_jax.types import ModalitySpec, Tokens, Visible
@@ -32,7 +41,12 @@ class InitFn(Protocol):
 
 class ApplyFn(Protocol):
     def __call__(
-        self, params: dict, tokens: Tokens, visible: Visible, dropout_key: Array | None = None
+        self,
+        params: dict,
+        tokens: Tokens,
+        visible: Visible,
+        dropout_key: Array | None = None,
+        pairs: gathering.Pairs | None = None,
     ) -> Outputs: ...
 
 
@@ -64,9 +78,10 @@ def make_model(config: ModelConfig) -> Model:
     """Build the functions of one configuration.
 
     init(key) -> params, a plain dict of float32 arrays.
-    apply(params, tokens, visible, dropout_key=None) -> outputs. Batched over leading axes;
-        masks may differ per sample, and a sample without any visible token is legal.
+    apply(params, tokens, visible, dropout_key=None, pairs=None) -> outputs. Batched over leading
+        axes; masks may differ per sample, and a sample without any visible token is legal.
         Dropout acts when a key is given. Values of hidden inputs have no influence at all.
+        With the `pairs` of a batch [B, ...] that fit, the same numbers for half the encoder's work.
     encode(params, tokens, visible) -> modality -> [..., T, P, C], the encoder's output;
         rows of hidden tokens carry no meaning.
     query(params, shared, own, asked) -> outputs at the slots `asked`, modality -> [Q]. The same
@@ -78,21 +93,28 @@ def make_model(config: ModelConfig) -> Model:
     module = _MaskedTrajectoryModel(config)
 
     def example() -> tuple[Tokens, Visible]:
-        tokens = {m.name: jnp.zeros(_token_shape(m, config.window)) for m in config.modalities}
+        tokens = {
+            m.name: jnp.zeros(layout.token_shape(m, config.window)) for m in config.modalities
+        }
         return tokens, {m.name: jnp.ones(config.window, bool) for m in config.modalities}
 
     def init(key: Array) -> dict:
         return module.init(key, *example())["params"]
 
     def apply(
-        params: dict, tokens: Tokens, visible: Visible, dropout_key: Array | None = None
+        params: dict,
+        tokens: Tokens,
+        visible: Visible,
+        dropout_key: Array | None = None,
+        pairs: gathering.Pairs | None = None,
     ) -> Outputs:
         rngs = None if dropout_key is None else {"dropout": dropout_key}
-        return module.apply({"params": params}, tokens, visible, dropout_key is None, rngs=rngs)
+        inputs = tokens, visible, dropout_key is None, pairs
+        return module.apply({"params": params}, *inputs, rngs=rngs)
 
     def encode(params: dict, tokens: Tokens, visible: Visible) -> dict[str, Array]:
         encoded = module.apply({"params": params}, tokens, visible, True, method="encode")
-        return _split(encoded, config)
+        return layout.split(encoded, config)
 
     def query(
         params: dict,
@@ -110,51 +132,6 @@ def make_model(config: ModelConfig) -> Model:
     return Model(config, init, apply, encode, query)
 
 
-def _token_shape(spec: ModalitySpec, window: int) -> tuple[int, ...]:
-    if spec.head == "categorical":
-        return (window, spec.tokens_per_step, spec.features)
-    return (window, spec.features)
-
-
-def sinusoidal_positions(window: int, width: int) -> Array:
-    """Fixed embedding of the window slot, [T, C]: half of [sin | cos], as released."""
-    rates = 10_000.0 ** (-jnp.arange(width // 2) / (width // 2))
-    angles = jnp.arange(window)[:, None] * rates
-    return 0.5 * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-def orthogonal_positions(window: int, width: int) -> Array:
-    """Fixed embedding of the window slot, [T, C], with no product between different slots.
-
-    [sin | cos] with rates spread evenly up to pi. Neighbours under the released embedding are
-    nearly the same vector, so attention learns late to tell which action goes with which state.
-    """
-    rates = jnp.pi * (jnp.arange(width // 2) + 0.5) / (width // 2)
-    angles = jnp.arange(window)[:, None] * rates
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-def _positions(config: ModelConfig) -> Array:
-    make = {"released": sinusoidal_positions, "orthogonal": orthogonal_positions}
-    return make[config.positions](config.window, config.width)
-
-
-def _split(flat: Array, config: ModelConfig) -> dict[str, Array]:
-    """Cut [..., sum T P, C] into modality -> [..., T, P, C]."""
-    parts, start = {}, 0
-    for spec in config.modalities:
-        stop = start + config.window * spec.tokens_per_step
-        shape = (*flat.shape[:-2], config.window, spec.tokens_per_step, flat.shape[-1])
-        parts[spec.name] = flat[..., start:stop, :].reshape(shape)
-        start = stop
-    return parts
-
-
-def _join(parts: list[Array]) -> Array:
-    """Concatenate [..., T P, C] per modality to [..., sum T P, C]."""
-    return jnp.concatenate(parts, axis=-2)
-
-
 class _MaskedTrajectoryModel(nn.Module):
     config: ModelConfig
 
@@ -163,9 +140,9 @@ class _MaskedTrajectoryModel(nn.Module):
         self.dtype = jnp.dtype(c.compute_dtype)
         hidden = c.ffn_multiplier * c.width
 
-        def stack(layers: int, name: str) -> networks.Stack:
+        def stack(layers: int, name: str) -> transformer.Stack:
             sizes = (layers, c.width, c.heads, hidden)
-            return networks.Stack(*sizes, c.dropout, self.dtype, name=name)
+            return transformer.Stack(*sizes, c.dropout, self.dtype, name=name)
 
         self.encoder = stack(c.encoder_layers, "encoder")
         self.decoder = stack(c.decoder_layers, "decoder")
@@ -183,37 +160,53 @@ class _MaskedTrajectoryModel(nn.Module):
         self.mask_token = {
             m.name: self.param(f"mask_token_{m.name}", zeros, (c.width,)) for m in c.modalities
         }
-        self.heads = {m.name: _make_head(m, c.width, self.dtype) for m in c.modalities}
+        self.heads = {m.name: heads.make_head(m, c.width, self.dtype) for m in c.modalities}
 
     def _dense(self, name: str) -> nn.Dense:
         return networks.dense(self.config.width, name, dtype=self.dtype)
 
-    def encode(self, tokens: Tokens, visible: Visible, deterministic: bool) -> Array:
+    def encode(
+        self,
+        tokens: Tokens,
+        visible: Visible,
+        deterministic: bool,
+        pairs: gathering.Pairs | None = None,
+    ) -> Array:
         """Encode the visible tokens: -> [..., sum T P, C]."""
         c = self.config
-        positions = _positions(c)[:, None]  # [T, 1, C]
+        at_slots = positions.make_positions(c)[:, None]  # [T, 1, C]
         embedded = []
         for spec in c.modalities:
             x = tokens[spec.name]
-            chex.assert_shape(x, (..., *_token_shape(spec, c.window)))
+            chex.assert_shape(x, (..., *layout.token_shape(spec, c.window)))
             chex.assert_shape(visible[spec.name], (..., c.window))
             if spec.head != "categorical":
                 x = x[..., None, :]  # [..., T, P, D]
             x = jnp.where(visible[spec.name][..., None, None], x, 0.0)
-            x = self.encoder_embed[spec.name](x) + self.encoder_modality[spec.name] + positions
+            x = self.encoder_embed[spec.name](x) + self.encoder_modality[spec.name] + at_slots
             embedded.append(x.reshape(*x.shape[:-3], -1, c.width))
-        return self.encoder(_join(embedded), self._flat_visible(visible), deterministic)
+        x = layout.join(embedded)
+        if pairs is not None:
+            return gathering.through(pairs, x, lambda x, read: self.encoder(x, read, deterministic))
+        flat = layout.flat_visible(c.modalities, visible)
+        return self.encoder(x, flat[..., None, :], deterministic)
 
-    def __call__(self, tokens: Tokens, visible: Visible, deterministic: bool = True) -> Outputs:
+    def __call__(
+        self,
+        tokens: Tokens,
+        visible: Visible,
+        deterministic: bool = True,
+        pairs: gathering.Pairs | None = None,
+    ) -> Outputs:
         c = self.config
-        encoded = self.encode(tokens, visible, deterministic)
-        positions = _positions(c)[:, None]
+        encoded = self.encode(tokens, visible, deterministic, pairs)
+        at_slots = positions.make_positions(c)[:, None]
         embedded = []
-        for name, x in _split(encoded, c).items():
+        for name, x in layout.split(encoded, c).items():
             x = jnp.where(visible[name][..., None, None], x, self.mask_token[name])
-            x = self.decoder_embed[name](x) + self.decoder_modality[name] + positions
+            x = self.decoder_embed[name](x) + self.decoder_modality[name] + at_slots
             embedded.append(x.reshape(*x.shape[:-3], -1, c.width))
-        decoded = _split(self.decoder(_join(embedded), None, deterministic), c)
+        decoded = layout.split(self.decoder(layout.join(embedded), None, deterministic), c)
         return {spec.name: self._predict(spec, decoded[spec.name]) for spec in c.modalities}
 
     def query(
@@ -228,7 +221,7 @@ class _MaskedTrajectoryModel(nn.Module):
         if own:
             encoded = self.encoder.together(self._embed(shared), self._embed(own), there)
         else:
-            encoded = self.encoder(self._embed(shared), there, True)
+            encoded = self.encoder(self._embed(shared), there[None], True)
         pieces = queries.cut(encoded, [len(placed.slots) for _, placed in groups])
         seen = [
             self._enter_decoder(name, piece, placed.slots)
@@ -242,70 +235,28 @@ class _MaskedTrajectoryModel(nn.Module):
             if name in asked:
                 index.append(rank * window + asked[name])
         where = jnp.concatenate(hidden), jnp.concatenate(index)
-        decoded = self.decoder.read(_join(seen), there, _join(masks), *where)
+        decoded = self.decoder.read(layout.join(seen), there, layout.join(masks), *where)
         names = [m.name for m in self.config.modalities if m.name in asked]
         pieces = queries.cut(decoded, [len(asked[name]) for name in names])
         return {name: self.heads[name](x) for name, x in zip(names, pieces, strict=True)}
 
     def _embed(self, group: Mapping[str, Placed]) -> Array:
         """Embed tokens for the encoder: [..., n of all modalities, C]."""
-        positions = _positions(self.config)
+        at_slots = positions.make_positions(self.config)
         embedded = []
         for name, placed in group.items():
             values = jnp.where(placed.there[:, None], placed.values, 0.0)
             x = self.encoder_embed[name](values) + self.encoder_modality[name][0]
-            embedded.append(x + positions[placed.slots])
-        return _join(embedded)
+            embedded.append(x + at_slots[placed.slots])
+        return layout.join(embedded)
 
     def _enter_decoder(self, name: str, x: Array, slots: Array) -> Array:
         """Embed encoded or mask tokens, [..., n, C], for the decoder."""
-        positions = _positions(self.config)
-        return self.decoder_embed[name](x) + self.decoder_modality[name][0] + positions[slots]
-
-    def _flat_visible(self, visible: Visible) -> Array:
-        """[..., sum T P], in the order of the tokens."""
-        return jnp.concatenate(
-            [jnp.repeat(visible[m.name], m.tokens_per_step, -1) for m in self.config.modalities],
-            axis=-1,
-        )
+        at_slots = positions.make_positions(self.config)
+        return self.decoder_embed[name](x) + self.decoder_modality[name][0] + at_slots[slots]
 
     def _predict(self, spec: ModalitySpec, x: Array) -> Array | distributions.TanhNormal:
         out = self.heads[spec.name](x)
         if spec.head == "categorical":
             return out  # [..., T, P, D]
         return jax.tree.map(lambda leaf: leaf[..., 0, :], out)  # P = 1
-
-
-class _MLPHead(nn.Module):
-    """LayerNorm, Linear, GELU, Linear."""
-
-    features: int
-    width: int
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        x = networks.layer_norm("norm")(x)
-        x = networks.dense(self.width, "hidden", dtype=self.dtype)(x)
-        # The last product stays in float32: losses and planning read it.
-        return networks.dense(self.features, "out")(networks.gelu(x).astype(jnp.float32))
-
-
-class _TanhNormalHead(nn.Module):
-    """One linear layer each for the location and the squashed log standard deviation."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> distributions.TanhNormal:
-        orthogonal = nn.initializers.orthogonal()
-        loc = networks.dense(self.features, "loc", orthogonal)(x)
-        raw = networks.dense(self.features, "log_std", orthogonal)(x)
-        return distributions.TanhNormal(loc, distributions.squash_log_std(raw))
-
-
-def _make_head(spec: ModalitySpec, width: int, dtype: jnp.dtype) -> nn.Module:
-    name = f"head_{spec.name}"
-    if spec.head == "tanh_normal":
-        return _TanhNormalHead(spec.features, name=name)
-    return _MLPHead(spec.features, width, dtype, name=name)

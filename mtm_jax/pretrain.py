@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from mtm_jax import dataset, distributions, losses, masks, optim, tokens, training
+from mtm_jax import dataset, distributions, gathering, losses, masks, optim, tokens, training
 from mtm_jax.config import PretrainConfig
 from mtm_jax.model import Model
 from mtm_jax.types import Tokens, Visible
@@ -68,12 +68,18 @@ def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training
         windows = dataset.sample_windows(window_key, data, config.batch_size, model.config.window)
         batch = make_batch(mask_key, config, model, stats, windows)
 
-        def total(params: dict) -> tuple[Array, training.Metrics]:
-            outputs = model.apply(params, batch.tokens, batch.visible, dropout_key)
-            sigma = jnp.exp(state.log_sigma) if config.loss.entropy_constraint else jnp.zeros(())
-            return loss(config, model, outputs, batch, sigma, noise_key)
+        sigma = jnp.exp(state.log_sigma) if config.loss.entropy_constraint else jnp.zeros(())
 
-        grads, metrics = jax.grad(total, has_aux=True)(state.params)
+        def gradients(pairs: gathering.Pairs | None) -> tuple[dict, training.Metrics]:
+            def total(params: dict) -> tuple[Array, training.Metrics]:
+                outputs = model.apply(params, batch.tokens, batch.visible, dropout_key, pairs)
+                return loss(config, model, outputs, batch, sigma, noise_key)
+
+            return jax.grad(total, has_aux=True)(state.params)
+
+        grads, metrics = gathering.in_pairs_if_they_fit(
+            model.config.modalities, batch.visible, gradients
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics["train/gradient_norm"] = optax.global_norm(grads)
         state = state.replace(

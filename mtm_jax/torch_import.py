@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtm_jax import model
+from mtm_jax import model, positions
 from mtm_jax.config import ModelConfig
 from mtm_jax.errors import UserError
 from mtm_jax.types import MODALITIES, Head, ModalitySpec
@@ -146,7 +146,7 @@ def _check_positions(arrays: Arrays, config: ModelConfig) -> None:
     """Our positions are fixed: a checkpoint trained with others is another model."""
     if _POSITIONS not in arrays:
         return
-    ours = np.asarray(model.sinusoidal_positions(config.window, config.width))[None, :, None]
+    ours = np.asarray(positions.sinusoidal_positions(config.window, config.width))[None, :, None]
     theirs = np.asarray(arrays[_POSITIONS])
     if theirs.shape != ours.shape or not np.allclose(theirs, ours, rtol=0, atol=1e-5):
         raise UserError(

@@ -15,7 +15,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 LEVELS = {
     0: {"types", "errors", "config"},
     1: {"masks", "tokens", "distributions", "returns", "losses", "optim"},
-    2: {"networks", "model", "critics", "queries"},
+    2: {"networks", "transformer", "heads", "positions", "layout", "gathering", "model"}
+    | {"critics", "queries"},
     3: {"dataset", "training", "pretrain", "iql", "finetune", "td3", "sac", "rnd"}
     | {"operations", "torch_import"}
     | {"baselines.", "planning."},
@@ -25,7 +26,7 @@ LEVELS = {
     | {"imagination", "imagination_figures"}
     | {"report", "score_figures", "sharding", "statistics", "video", "data.", "envs."},
 }
-LINEN = {"networks", "model", "critics"}
+LINEN = {"networks", "transformer", "heads", "model", "critics"}
 RIM_ONLY = {"gymnasium", "gymnasium_robotics", "mujoco", "minari", "h5py", "orbax", "matplotlib"}
 RIM_ONLY |= {"rich", "imageio", "PIL", "tqdm", "dm_control", "huggingface_hub"}
 IMPURE = {"os", "pathlib", "time", "datetime", "random", "io", "shutil", "subprocess", "logging"}

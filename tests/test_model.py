@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtm_jax import distributions, losses, model, tokens
+from mtm_jax import distributions, losses, model, positions, tokens
 from mtm_jax.config import ModelConfig
 from mtm_jax.errors import UserError
 from mtm_jax.types import ModalitySpec
@@ -82,7 +82,7 @@ def test_parameter_counts_equal_the_releases(states, actions, mtm, m3pc):
 
 
 def test_orthogonal_positions_share_nothing():
-    found = model.orthogonal_positions(8, 16)
+    found = positions.orthogonal_positions(8, 16)
     np.testing.assert_allclose(found @ found.T, 8 * np.eye(8), atol=1e-5)
 
 
@@ -94,7 +94,7 @@ def test_positions_that_cannot_be_orthogonal_are_refused():
 
 
 def test_positions_are_half_of_a_sine_and_a_cosine_with_falling_rates():
-    found = model.sinusoidal_positions(5, 6)
+    found = positions.sinusoidal_positions(5, 6)
     rates = [1.0, 10_000 ** (-1 / 3), 10_000 ** (-2 / 3)]
     for t in range(5):
         angles = np.multiply(rates, t)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy import special
 
-from mtm_jax import networks
+from mtm_jax import networks, transformer
 
 TOKENS = jax.random.normal(jax.random.key(0), (2, 5, 8))
 VISIBLE = jnp.array([[True, False, True, True, False], [False, True, True, False, True]])
 
 
 def make_stack(dtype=jnp.float32, layers=2):
-    return networks.Stack(layers, width=8, heads=2, hidden=16, dropout=0.5, dtype=dtype)
+    return transformer.Stack(layers, width=8, heads=2, hidden=16, dropout=0.5, dtype=dtype)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,9 @@ def params():
 
 @pytest.fixture(scope="module")
 def apply(params):
-    return jax.jit(lambda tokens, visible: make_stack().apply(params, tokens, visible, True))
+    return jax.jit(
+        lambda tokens, visible: make_stack().apply(params, tokens, visible[:, None], True)
+    )
 
 
 def test_mlp_is_affine_layers_with_activations_between_them():
@@ -56,7 +58,7 @@ def test_kernels_start_within_one_over_the_root_of_their_inputs():
 
 def test_packed_attention_starts_as_wide_as_its_stacked_matrix():
     x = jnp.zeros((2, 24))
-    attention = networks.Attention(width=24, heads=2, dropout=0.0, dtype=jnp.float32)
+    attention = transformer.Attention(width=24, heads=2, dropout=0.0, dtype=jnp.float32)
     params = attention.init(jax.random.key(0), x, None, True)["params"]
     bound = np.sqrt(6 / (24 + 72))  # Xavier, of a (24, 72) matrix
     largest = np.abs(params["qkv"]["kernel"]).max()
@@ -108,7 +110,7 @@ def test_layers_of_one_stack_start_different(params):
 
 
 def test_a_bfloat16_stack_ends_in_float32_with_unit_variance(params):
-    out = make_stack(jnp.bfloat16).apply(params, TOKENS, VISIBLE, True)
+    out = make_stack(jnp.bfloat16).apply(params, TOKENS, VISIBLE[:, None], True)
     assert out.dtype == jnp.float32
     np.testing.assert_allclose(out.std(-1), 1.0, rtol=1e-2)
 
@@ -118,7 +120,7 @@ def test_bfloat16_attention_tells_large_logits_apart():
     eye, zeros = np.eye(4, dtype=np.float32), np.zeros
     qkv = {"kernel": np.tile(eye, 3), "bias": zeros(12, np.float32)}
     params = {"params": {"qkv": qkv, "out": {"kernel": eye, "bias": zeros(4, np.float32)}}}
-    attention = networks.Attention(width=4, heads=1, dropout=0.0, dtype=jnp.bfloat16)
+    attention = transformer.Attention(width=4, heads=1, dropout=0.0, dtype=jnp.bfloat16)
     out = attention.apply(params, x, None, True)
     second = special.expit(0.5)  # weight of the second key: the logits are 514 and 514.5
     np.testing.assert_allclose(np.float32(out[0, 1]), 2.0 + 0.5 * second, atol=0.01)

@@ -1,0 +1,32 @@
+"""Fixed embeddings of the slots of a window."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+from mtm_jax.config import ModelConfig
+
+
+def sinusoidal_positions(window: int, width: int) -> Array:
+    """Fixed embedding of the window slot, [T, C]: half of [sin | cos], as released."""
+    rates = 10_000.0 ** (-jnp.arange(width // 2) / (width // 2))
+    angles = jnp.arange(window)[:, None] * rates
+    return 0.5 * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def orthogonal_positions(window: int, width: int) -> Array:
+    """Fixed embedding of the window slot, [T, C], with no product between different slots.
+
+    [sin | cos] with rates spread evenly up to pi. Neighbours under the released embedding are
+    nearly the same vector, so attention learns late to tell which action goes with which state.
+    """
+    rates = jnp.pi * (jnp.arange(width // 2) + 0.5) / (width // 2)
+    angles = jnp.arange(window)[:, None] * rates
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def make_positions(config: ModelConfig) -> Array:
+    """Make the embedding of the window slot that the configuration names, [T, C]."""
+    make = {"released": sinusoidal_positions, "orthogonal": orthogonal_positions}
+    return make[config.positions](config.window, config.width)
