@@ -120,14 +120,15 @@ def _small(config):
     """Two CPU cores, minutes."""
     config.data.steps = 200_000
     config.model.width = 64
-    config.model.heads = 2
     config.model.dropout = 0.0
+    config.model.positions = "orthogonal"
     config.batch_size = 128
     config.steps = 6_000
-    config.optim.learning_rate = 1e-3
+    config.optim.learning_rate = 3e-3
     config.optim.warmup_fraction = 0.1
+    config.optim.b2 = 0.98
     config.optim.clip_norm = 1.0
-    config.masks.patterns = config_dict.ConfigDict(presets.HALF_PROMPTS)
+    config.masks.patterns = config_dict.ConfigDict(presets.MOSTLY_PROMPTS)
     config.log_every = 50
     config.validate_every = 500
     config.save_every = 500

@@ -22,6 +22,11 @@ def mask_patterns(**weights: float) -> dict[str, float]:
 # The prompts of test time have probability zero under the random autoregressive masks.
 HALF_PROMPTS = mask_patterns(random_autoregressive=0.5, rcbc=0.2, bc=0.1, fd=0.1, id=0.05, pi=0.05)
 
+# In a short training the world model that plans rest on needs its share.
+MOSTLY_PROMPTS = mask_patterns(
+    random_autoregressive=0.2, rcbc=0.2, bc=0.1, fd=0.4, id=0.05, pi=0.05
+)
+
 # How M3PC plans (table 4).
 PLAN = {
     "candidates": 625,  # N
