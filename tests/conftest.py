@@ -36,12 +36,19 @@ def root() -> pathlib.Path:
 
 @pytest.fixture
 def clean_logging():
-    """Give the "mtm_jax" logger and rich's console back as they were."""
+    """Give the "mtm_jax" logger back as it was."""
     logger = logging.getLogger("mtm_jax")
     before = logger.handlers[:], logger.level, logger.propagate
     yield
     logger.handlers[:], logger.level, logger.propagate = before
-    rich.reconfigure(stderr=False)
+
+
+@pytest.fixture(autouse=True)
+def plain_console():
+    """Give rich's console, which programs point at standard error, back to standard output."""
+    yield
+    if rich.get_console().stderr:
+        rich.reconfigure(stderr=False)
 
 
 @pytest.fixture

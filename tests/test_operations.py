@@ -76,7 +76,9 @@ def decide(model, plan, context):
 def test_decisions_are_counted_as_they_are_computed(layers, settings):
     model, params, context = make(layers=layers)
     plan = PlanConfig(**PLAN | settings)
-    critic = jax.eval_shape(lambda k: iql.init_state(k, CRITIC, 5, 2).params, jax.random.key(0))
+    critic = jax.eval_shape(
+        lambda k: iql.raw_params(iql.init_state(k, CRITIC, 5, 2), CRITIC), jax.random.key(0)
+    )
     traced = jax.make_jaxpr(decide(model, plan, context))(params, critic)
     counted = operations.decision(model.config, plan, CRITIC)
     assert counted == traced_products(traced.jaxpr)

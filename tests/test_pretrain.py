@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtm_jax import checkpoint, dataset, distributions, masks, model, pretrain
+from mtm_jax import checkpoint, dataset, distributions, masks, model, pretrain, training
 from mtm_jax.config import (
     LossConfig,
     MaskConfig,
@@ -19,7 +19,14 @@ from mtm_jax.config import (
 from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
 
 WINDOW, S, A, BINS, CHUNK = 4, 3, 2, 5, 4
-LAST_KEYS = {"train/loss", "train/gradient_norm", "train/states", "train/returns", "train/actions"}
+LAST_KEYS = {
+    training.FINITE,
+    "train/loss",
+    "train/gradient_norm",
+    "train/states",
+    "train/returns",
+    "train/actions",
+}
 M3PC_KEYS = {"train/rewards", "train/nll", "train/entropy", "train/visible_actions", "train/sigma"}
 
 Program = collections.namedtuple("Program", "config model stats data trainer applications")
