@@ -15,14 +15,15 @@ def get_config(name=""):
     config = config_dict.ConfigDict()
     named_run.name(config, name)
     config.critic = config_dict.ConfigDict()
-    config.critic.steps = 0  # updates; 0: 30 000, 200 000 or 1 000 000 by the run's preset
+    # Zero, or nothing: what the run's preset has, see experiments/critic.py.
+    config.critic.steps = 0  # updates
+    config.critic.discount = 0.0
+    config.critic.polyak = 0.0
+    config.critic.hidden = ()  # layer widths
     config.critic.expectile = 0.7  # M3PC table 4; 0.9 for manipulation
-    config.critic.discount = 0.99
     config.critic.unit = 0.0  # values are learnt in it; 0: what the data's rewards add up to
     config.critic.learning_rate = 3e-4
-    config.critic.polyak = 0.005
     config.critic.batch_size = 256
-    config.critic.hidden = (256, 256)
     config.critic.members = 2  # of the Q ensemble
     config.critic.policy = False  # also learn IQL's own policy
     config.critic.policy_temperature = 3.0

@@ -40,7 +40,7 @@ PLAN = {
 }
 # What differs by what guides: returns are undiscounted sums, a critic's values are not.
 PLAN_M = {"discount": 0.99, "xi": 1.0, "xi_unit": "std"}  # unit: standard deviations, or raw
-PLAN_Q = {"discount": 0.99, "xi": 1.0, "xi_unit": "std"}
+PLAN_Q = {"discount": 0.997, "xi": 1.0, "xi_unit": "std"}
 
 
 def parse(name: str, **choices: tuple[str, ...]) -> tuple[str, dict[str, str]]:

@@ -226,14 +226,14 @@ def test_the_unit_is_what_rewards_add_up_to_over_the_steps_in_sight(tiny_config,
     limit = data.info.max_episode_steps
     assert critic.typical_value(data, 1.0) == pytest.approx(limit * size, rel=1e-5)
     assert critic.make_settings(parse().critic, "small", data).unit == pytest.approx(
-        min(limit, 100) * size, rel=1e-5
+        min(limit, 1 / (1 - 0.997)) * size, rel=1e-5
     )
 
 
 def test_the_preset_of_the_run_decides_how_long_a_critic_trains():
     steps = [
         critic.make_settings(parse("--config.critic.unit=1").critic, p, None).total_steps
-        for p in critic.STEPS
+        for p in critic.PRESETS
     ]
     assert steps == [30_000, 200_000, 1_000_000]
     seven = parse("--config.critic.unit=1", "--config.critic.steps=7").critic
