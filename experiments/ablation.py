@@ -49,7 +49,7 @@ def main(config: config_dict.ConfigDict) -> None:
     actors = [planner.actor(agent, plan, *settings) for _, _, plan in variants]
     rows = []
     for (method, value, plan), actor in zip(variants, actors, strict=True):
-        further = m3pc_offline.plan_settings(plan, config.world)
+        further = m3pc_offline.plan_settings(plan, config.world, agent)
         further["study"] = {"name": config.study, "value": value}
         cli.say(f"{method} with {config.study} {value}")
         rows.append(

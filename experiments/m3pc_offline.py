@@ -40,7 +40,7 @@ def main(config: config_dict.ConfigDict) -> None:
     rows = []
     for method, actor in actors.items():
         started, plan = time.monotonic(), plan_of(method, config)
-        further = plan_settings(plan, config.world) if plan else {}
+        further = plan_settings(plan, config.world, agent) if plan else {}
         rows.append(
             evaluate.evaluate_actor(agent, method, actor, config.eval, "m3pc_offline", run, further)
         )
@@ -94,11 +94,13 @@ def plan_of(method: str, config: config_dict.ConfigDict) -> PlanConfig | None:
     return planner.plan_config(method, **config.plan, **config[method])
 
 
-def plan_settings(plan: PlanConfig, world: str) -> dict[str, Any]:
-    """Say in a row of results how a method planned."""
+def plan_settings(plan: PlanConfig, world: str, agent: agent_lib.Agent) -> dict[str, Any]:
+    """Say in a row of results how a method planned, and by which critic."""
+    critic = agent.critic if plan.guidance == "critic" else None
     return {
         "plan": dataclasses.asdict(plan),
         "action": "expectation",
+        **({"critic": dataclasses.asdict(critic.config) | {"step": critic.step}} if critic else {}),
         **({"world": pathlib.Path(world).name} if world else {}),
     }
 
