@@ -1,11 +1,14 @@
 """One command evaluates a checkpoint by every method and says what is missing."""
 
+import dataclasses
 import shutil
 
 import pytest
 
 from experiments import cli, m3pc_offline
-from mtm_jax import records
+from mtm_jax import agent as agent_lib
+from mtm_jax import iql, planner, records
+from mtm_jax.config import CriticConfig
 from mtm_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -29,6 +32,15 @@ def test_every_method_gets_a_row_with_its_plan(tiny_run, tmp_path):
     assert rows[1]["target_return"] == rows[0]["target_return"]
     assert len(rows[1]["returns"]) == 2
     assert (run / "figures" / "methods.png").exists()
+
+
+def test_rows_of_critic_guided_plans_say_which_critic_guided(tiny_run):
+    agent = agent_lib.load(tiny_run)
+    critic = iql.Critic(CriticConfig(discount=0.9), {}, agent.stats["states"], 7)
+    agent = dataclasses.replace(agent, critic=critic)
+    guided = m3pc_offline.plan_settings(planner.plan_config("m3pc_q"), "", agent)
+    assert (guided["critic"]["discount"], guided["critic"]["step"]) == (0.9, 7)
+    assert "critic" not in m3pc_offline.plan_settings(planner.plan_config("m3pc_m"), "", agent)
 
 
 @pytest.mark.parametrize(
