@@ -26,8 +26,8 @@ from mtm_jax import checkpoint, dataset, iql, metrics, progress, tokens
 from mtm_jax.config import CriticConfig
 from mtm_jax.errors import UserError
 
-# By the run's preset. M3PC table 4 has a discount of 0.99: a critic that sees 100 steps ahead likes
-# the speed of a policy that falls after 400.
+# By the run's preset. M3PC table 4 has a discount of 0.99; plans by a critic that looks no further
+# than 100 steps fell earlier (README, Planning).
 PAPER = {"steps": 1_000_000, "discount": 0.99, "polyak": 0.005, "hidden": (256, 256)}
 PRESETS = {
     "small": {"steps": 30_000, "discount": 0.997, "polyak": 0.02, "hidden": (128, 128)},
