@@ -83,7 +83,7 @@ def by_chunks(
             return x.reshape(count, rows, *x.shape[1:])
 
         found = jax.lax.map(whole, jax.tree.map(lead, values))
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:total], found)
+        return jax.tree.map(lambda x: jax.lax.collapse(x, 0, 2)[:total], found)
 
     if count == 1:
         return whole(values)

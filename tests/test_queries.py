@@ -34,6 +34,14 @@ def test_chunks_give_what_all_candidates_give_at_once(total):
         np.testing.assert_array_equal(found[name], expected[name])
 
 
+def test_chunks_may_be_asked_for_nothing():
+    """A plan of one step asks for no later state."""
+    own = {"actions": own_tokens(5, 3)}
+    nothing = lambda own: own["actions"].values[:, 2:]  # noqa: E731
+    found = jax.jit(lambda own: queries.by_chunks(nothing, own, size=2))(own)
+    assert found.shape == (5, 0, 3)
+
+
 def test_one_chunk_holds_no_more_candidates_than_about_its_size():
     seen = []
 
