@@ -108,7 +108,7 @@ def typical_value(data: build.Data, discount: float) -> float:
     size = float(np.sqrt(np.mean(rewards[np.isfinite(rewards)] ** 2, dtype=np.float64)))
     limit = data.info.max_episode_steps
     steps = limit if discount == 1 else min(limit, 1 / (1 - discount))
-    return size * steps or 1.0
+    return float(f"{size * steps:.3g}") or 1.0  # the same wherever the sum is rounded
 
 
 def stored_steps(run_folder: pathlib.Path, settings: CriticConfig) -> int:
