@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ml_collections import config_dict
+
 from mtm_jax import masks
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
@@ -41,6 +43,18 @@ PLAN = {
 # What differs by what guides: returns are undiscounted sums, a critic's values are not.
 PLAN_M = {"discount": 0.99, "xi": 1.0, "xi_unit": "std"}  # unit: standard deviations, or raw
 PLAN_Q = {"discount": 0.997, "xi": 1.0, "xi_unit": "std"}
+
+
+def add_planning(config: config_dict.ConfigDict) -> None:
+    """Add the keys of programs that evaluate plans."""
+    config.eval = config_dict.ConfigDict()
+    config.eval.episodes = 20
+    config.eval.seed = 1_000  # environments are reset with seed, seed + 1, ...
+    config.eval.target_fraction = 1.0  # of the best return in the training data
+    config.world = ""  # run whose model answers what plans lead to; empty: the run's own
+    config.plan = config_dict.ConfigDict(PLAN)
+    config.m3pc_m = config_dict.ConfigDict(PLAN_M)  # instead, where M3PC-M plans
+    config.m3pc_q = config_dict.ConfigDict(PLAN_Q)  # instead, where M3PC-Q plans
 
 
 def parse(name: str, **choices: tuple[str, ...]) -> tuple[str, dict[str, str]]:
