@@ -72,8 +72,8 @@ def test_outside_of_a_loop_the_first_signal_ends_the_program(root):
 import time
 from experiments import signals
 with signals.terminable():
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)
         time.sleep(60)
     finally:
         print("cleaned", flush=True)
