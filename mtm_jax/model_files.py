@@ -77,7 +77,7 @@ def _read_config(folder: pathlib.Path) -> ModelConfig:
         raise _no_model(folder, str(error)) from error
     except KeyError as error:
         raise _no_model(folder, f"{CONFIG_FILE} lacks {error}") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise _no_model(folder, f"{CONFIG_FILE} is wrong: {error}") from error
 
 

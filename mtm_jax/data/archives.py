@@ -20,7 +20,8 @@ from mtm_jax.errors import UserError
 MAX_BYTES = 64 * 2**30  # of all members, unpacked; ten million steps of ExORL have 3 GB of arrays
 MAX_RATIO = 100  # of their unpacked size to the archive's; deflate reaches 1000 on zeros
 HARMLESS_BYTES = 2**28  # an npz file may unpack to so much at any ratio: own data can be constant
-_DAMAGE = (
+# What numpy and zipfile raise where they meet damage.
+DAMAGE = (
     *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, NotImplementedError),
     *(TypeError, SyntaxError, tokenize.TokenError),  # numpy's parser, on a damaged header
     *(zipfile.BadZipFile, zlib.error),
@@ -55,7 +56,7 @@ def load_npz(
                 return _numbers(what, arrays), [key for key in npz.files if key not in keys]
     except UserError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError(
             f"{what} cannot be read as npz ({error}); it is damaged, incomplete, or holds "
             "something other than arrays of numbers, which is never loaded"
@@ -116,7 +117,7 @@ def opened(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
 def _archive(path: pathlib.Path, file: BinaryIO) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError(_damaged(f"archive {path}", error)) from error
 
 
@@ -129,7 +130,7 @@ def read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     try:
         with archive.open(member) as file:
             return file.read(member.file_size)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         what = f"member {member.filename} of archive {archive.filename}"
         raise UserError(_damaged(what, error)) from error
 
