@@ -29,14 +29,14 @@ DAMAGE = (
 
 
 def load_npz(
-    what: str, file: BinaryIO, keys: Collection[str], max_bytes: int | None = None
+    what: str, file: BinaryIO, keys: Collection[str] | None, max_bytes: int | None = None
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Read arrays of numbers from an npz file.
 
     Args:
         what: the file, for messages.
         file: the open file.
-        keys: which arrays to read, those of them that are there.
+        keys: which arrays to read, those of them that are there; None: all.
         max_bytes: how large they may be together; by default `MAX_BYTES`, and `HARMLESS_BYTES` or
             `MAX_RATIO` times the file's size.
 
@@ -49,6 +49,7 @@ def load_npz(
     try:
         max_bytes = _allowed(file) if max_bytes is None else max_bytes
         with _open_npz(file) as npz:
+            keys = npz.files if keys is None else keys
             chosen = [key for key in npz.files if key in keys]
             size = sum(npz.zip.getinfo(f"{key}.npy").file_size for key in chosen)
             if size <= max_bytes:
