@@ -85,6 +85,7 @@ def change(kind, content, at, random):
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CASES)
 def test_damage_is_refused_or_changes_nothing(stored, kind, capfd):
     random = np.random.default_rng(0)

@@ -13,7 +13,7 @@ def page(root):
     return (root / "docs" / "reliability.md").read_text()
 
 
-def tests_in(path):
+def defined_in(path):
     return {n.name for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef)}
 
 
@@ -21,7 +21,7 @@ def test_every_test_that_is_named_exists(page, root):
     named = NAMED.findall(page)
     assert len(named) > 50
     assert len(set(named)) == len(named)
-    missing = [f"{file}::{test}" for file, test in named if test not in tests_in(root / file)]
+    missing = [f"{file}::{test}" for file, test in named if test not in defined_in(root / file)]
     assert not missing
 
 
