@@ -83,8 +83,8 @@ def check(config: config_dict.ConfigDict) -> None:
         if not config[name] or min(config[name]) < 1:
             raise UserError(f"{name} are {tuple(config[name])}; give numbers of at least 1")
     for name in ("seconds", "longest"):
-        if not 0 < config[name] < float("inf"):
-            raise UserError(f"{name} is {config[name]}; it must be positive and finite")
+        if not 0 <= config[name] < float("inf"):
+            raise UserError(f"{name} is {config[name]}; it must be finite and not negative")
     for method in planner.GUIDANCE:
         planner.plan_config(method, **config.plan)
     if config.figure and not config.figure.endswith(".png"):
