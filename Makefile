@@ -4,7 +4,7 @@ BIN = .venv/bin
 # Test processes; each compiles for itself, so more than two pay off only with many cores.
 WORKERS ?= 2
 PYTEST_FLAGS ?=
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_FLAGS)
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: help setup pretrain critic data behaviours figures test test-slow chaos bench lint format clean
 
@@ -53,12 +53,14 @@ behaviours: .venv/.installed ## train the behaviour policies of the built-in dat
 figures: .venv/.installed ## draw the figures of the README
 	$(BIN)/python -m experiments.mask_figure
 
-test: .venv/.installed ## run the tests [WORKERS=2 PYTEST_FLAGS=]
-	$(PYTEST)
+test: .venv/.installed ## run the tests, without the slow ones [WORKERS=2 PYTEST_FLAGS=]
+	$(PYTEST) -m 'not slow' $(PYTEST_FLAGS)
 
-# XLA optimises only here: the other tests compile more than they compute.
-test-slow: .venv/.installed ## run the numerical tests as users run the models, fully optimised
-	XLA_FLAGS= $(PYTEST) tests/test_golden.py tests/test_visibility.py tests/test_networks.py
+# XLA optimises only in the second line: the other tests compile more than they compute.
+test-slow: .venv/.installed ## run the slow tests, and the numerical ones fully optimised
+	$(PYTEST) -m slow $(PYTEST_FLAGS)
+	XLA_FLAGS= $(PYTEST) tests/test_golden.py tests/test_visibility.py tests/test_networks.py \
+	  $(PYTEST_FLAGS)
 
 chaos: .venv/.installed ## kill programs at random moments, continue and compare them [RUNS=50]
 	PYTHONPATH=. $(BIN)/python tests/chaos.py --runs=$(or $(RUNS),50)

@@ -84,10 +84,22 @@ def plan_with(config: config_dict.ConfigDict, method: str, value: Any) -> PlanCo
     """Build one variant's plan."""
     if method not in planner.GUIDANCE:
         raise UserError(f"{method!r} does not plan; choose {' or '.join(planner.GUIDANCE)}")
+    _check_type(config.study, value)
     settings = {**config.plan, **config[method], config.study: value}
     if settings["current_state"] == "reconstructed":
         settings["pruned"] = False  # what is visible is not predicted where that is saved
     return planner.plan_config(method, **settings)
+
+
+def _check_type(study: str, value: Any) -> None:
+    """Refuse a value of another type than the setting's default; a whole number is a number."""
+    default = next(f.default for f in dataclasses.fields(PlanConfig) if f.name == study)
+    kinds = {type(default)} | ({int} if isinstance(default, float) else set())
+    if type(value) not in kinds:
+        raise UserError(
+            f"{study} {value!r} is of type {type(value).__name__}; give values like {default!r} "
+            "in --config.choices"
+        )
 
 
 def fit(plan: PlanConfig, agent: agent_lib.Agent) -> PlanConfig:

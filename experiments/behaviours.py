@@ -10,6 +10,7 @@ folder gets a checkpoint, and the transitions since the last one (folder replay)
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -38,8 +39,8 @@ class Phase(NamedTuple):
 
 def main(config: config_dict.ConfigDict) -> None:
     """Alternate environment steps and updates; write snapshots."""
-    spec = registry.ENVS[config.env]
     check(config)
+    spec, _ = registry.split_name(config.env)
     trainer = make_trainer(config, spec)
     folder = open_folder(config)
     with runs.only_writer(folder), signals.interruptible() as interrupted:
@@ -56,11 +57,19 @@ def check(config: config_dict.ConfigDict) -> None:
     """Refuse settings before the run folder is made.
 
     Raises:
-        UserError: an interval is out of range, or coverage would need more than is kept.
+        UserError: a number is out of range, or coverage would need more than is kept.
     """
     for key in ("save_every", "snapshot_every", "num_envs", "steps_per_phase"):
         if config[key] < 1:
             raise UserError(f"{key} is {config[key]}; it must be at least 1")
+    for key in ("seed", "random_steps", "total_steps", "updates_per_step"):
+        if not 0 <= config[key] < math.inf:
+            raise UserError(f"{key} is {config[key]}; it must be finite and not negative")
+    if len(config.sac.hidden) != 2:
+        raise UserError(
+            f"sac.hidden is {tuple(config.sac.hidden)}; an actor of the built-in data has two "
+            "hidden layers, such as (256, 256)"
+        )
     if config.replay_capacity < max(
         config.snapshot_every, config.steps_per_phase * config.num_envs
     ):

@@ -29,7 +29,7 @@ import rich.table
 from ml_collections import config_dict
 
 from experiments import bench_figure, bench_planning, bench_timing, bench_training, cli
-from mtm_jax import model, progress, results
+from mtm_jax import model, planner, progress, results
 from mtm_jax.config import ModelConfig
 from mtm_jax.errors import UserError
 from mtm_jax.types import ModalitySpec
@@ -82,6 +82,11 @@ def check(config: config_dict.ConfigDict) -> None:
     for name in ("widths", "candidates", "horizons", "environments"):
         if not config[name] or min(config[name]) < 1:
             raise UserError(f"{name} are {tuple(config[name])}; give numbers of at least 1")
+    for name in ("seconds", "longest"):
+        if not 0 <= config[name] < float("inf"):
+            raise UserError(f"{name} is {config[name]}; it must be finite and not negative")
+    for method in planner.GUIDANCE:
+        planner.plan_config(method, **config.plan)
     if config.figure and not config.figure.endswith(".png"):
         raise UserError(f"figure {config.figure!r} does not end in .png")
     window, horizon = ModelConfig(MODALITIES).window, max(*config.horizons, config.plan.horizon)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from typing import NamedTuple
 
@@ -66,6 +67,12 @@ def pretrain_config(config: config_dict.ConfigDict, data: Data) -> PretrainConfi
     loss = dict(config.loss)
     optim = dict(config.optim)
     optim["warmup_steps"] = int(optim.pop("warmup_fraction") * config.steps)
+    wrong = [name for name, w in config.masks.patterns.items() if not 0 <= w < math.inf]
+    if wrong:
+        raise UserError(
+            f"masks.patterns.{wrong[0]} is {config.masks.patterns[wrong[0]]}; weights must be "
+            "finite and not negative"
+        )
     patterns = tuple((name, w) for name, w in config.masks.patterns.items() if w > 0)
     model = model_config(config, data)
     return PretrainConfig(

@@ -7,13 +7,12 @@
     if __name__ == "__main__":
         cli.run(main)
 
-A wrong key, value, file or data set ends in one sentence on stderr and exit code 2.
+A wrong key, value, file or data set ends in one sentence on stderr and exit code 2; see `failures`.
 """
 
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import inspect
 import logging
 import pathlib
@@ -27,11 +26,11 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 from rich import logging as rich_logging
 
-from experiments import cli_help, signals
+from experiments import cli_help, config_files, failures, signals
 from mtm_jax.errors import UserError
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 _OVERRIDE = re.compile(r"--?(?P<no>no)?config\.(?P<key>[^=]+)(=(?P<value>.*))?", re.DOTALL)
+_DEBUG = re.compile(r"--?debug(=(true|t|yes|y|1))?", re.IGNORECASE)
 _HELP = {"-h", "--h", "-help", "--help", "--helpfull", "--helpshort"}
 
 
@@ -51,8 +50,8 @@ def run(
         spell_out: turns the arguments that a program takes without a flag into flags.
 
     Raises:
-        SystemExit: 2 where the user gave something wrong (with one sentence on stderr; the
-            traceback too with --debug), 130 where they pressed Ctrl-C, 143 where SIGTERM came.
+        SystemExit: what `failures.describe` says where it fails, with one sentence on stderr (and
+            the traceback with --debug); 130 where the user pressed Ctrl-C, 143 where SIGTERM came.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -64,14 +63,15 @@ def run(
         _log_to_stderr()
         with signals.terminable():
             main(config)
-    except UserError as error:
-        if "--debug" in argv:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if any(_DEBUG.fullmatch(arg) for arg in argv):
+            traceback.print_exc()
+        code, sentence = failures.describe(error)
+        print(sentence, file=sys.stderr)
+        sys.exit(code)
 
 
 def say(text: str) -> None:
@@ -93,7 +93,7 @@ def parse(argv: Sequence[str], default: str) -> config_dict.ConfigDict:
         UserError: a file, key, value or flag is wrong.
     """
     path, rest = _split(argv, default)
-    config = load(path)
+    config = config_files.load(path)
     defaults = dict(cli_help.flatten(config))
     _check_keys(rest, list(defaults))
     _check_name_keys(rest, path)
@@ -115,51 +115,8 @@ def parse(argv: Sequence[str], default: str) -> config_dict.ConfigDict:
     return values.config
 
 
-def load(path: str) -> config_dict.ConfigDict:
-    """Call `get_config` of `FILE.py[:NAME]`; NAME is its argument.
-
-    Raises:
-        UserError: there is no such file, it has no get_config, or get_config refuses NAME.
-    """
-    file, colon, name = path.partition(":")
-    module = _import_file(_find(file))
-    get_config = getattr(module, "get_config", None)
-    if get_config is None:
-        raise UserError(f"configuration file {file} defines no get_config")
-    arguments = [name] if colon else []
-    try:
-        inspect.signature(get_config).bind(*arguments)
-    except TypeError:
-        problem = f"takes no name, but {name!r} follows the colon" if colon else "needs a name"
-        hint = f"--config={file}" if colon else f"--config={file}:NAME"
-        raise UserError(f"configuration file {file} {problem}; write {hint}") from None
-    return get_config(*arguments)
-
-
 def _default_file(main: Callable) -> str:
     return f"configs/{pathlib.Path(main.__code__.co_filename).stem}.py"
-
-
-def _find(file: str) -> pathlib.Path:
-    for candidate in (pathlib.Path(file), ROOT / file):
-        if candidate.is_file():
-            return candidate
-    known = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
-    offer = difflib.get_close_matches(pathlib.Path(file).stem, known) or known
-    names = ", ".join(f"configs/{stem}.py" for stem in offer)
-    raise UserError(f"no configuration file {file!r}; choose one of {names}")
-
-
-def _import_file(path: pathlib.Path):
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    if spec is None:
-        raise UserError(f"configuration file {path} must be a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise UserError(f"{error.filename} line {error.lineno}: {error.msg}") from None
-    return module
 
 
 def _split(argv: Sequence[str], default: str) -> tuple[str, list[str]]:
@@ -192,7 +149,7 @@ def _check_keys(argv: Sequence[str], known: Sequence[str]) -> None:
 def _check_name_keys(argv: Sequence[str], path: str) -> None:
     """Refuse overrides of what the NAME behind the file has already decided other keys by."""
     file = path.partition(":")[0]
-    decided = getattr(_import_file(_find(file)), "NAME_KEYS", {})
+    decided = getattr(config_files.run(config_files.find(file)), "NAME_KEYS", {})
     for arg in argv:
         match = _OVERRIDE.fullmatch(arg)
         if match and match["key"] in decided:
@@ -239,8 +196,8 @@ def _help(main: Callable, description: str | Callable | None, argv: Sequence[str
         program=f"python -m experiments.{pathlib.Path(main.__code__.co_filename).stem}",
         text=inspect.cleandoc(description or main.__globals__.get("__doc__") or ""),
         path=path,
-        config=load(path),
-        source=_find(path.partition(":")[0]).read_text(),
+        config=config_files.load(path),
+        source=config_files.find(path.partition(":")[0]).read_text(),
     )
 
 

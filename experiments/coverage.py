@@ -18,6 +18,7 @@ from experiments import cli
 from mtm_jax import progress, records
 from mtm_jax.data import coverage, ladders, shard
 from mtm_jax.envs import make, registry, walker_tasks
+from mtm_jax.errors import UserError
 
 SPEC = registry.ENVS["walker_run"]
 
@@ -31,6 +32,11 @@ class States(NamedTuple):
 
 def main(config: config_dict.ConfigDict) -> None:
     """Act, measure, append rows."""
+    for key in ("steps", "num_envs"):
+        if config[key] < 1:
+            raise UserError(f"{key} is {config[key]}; it must be at least 1")
+    if config.seed < 0:
+        raise UserError(f"seed is {config.seed}; it must not be negative")
     folder = pathlib.Path(config.actors or ladders.folder_of(SPEC))
     (section,) = ladders.plan(ladders.load(folder, SPEC), "explore", config.steps)
     plans = {

@@ -17,7 +17,7 @@ import rich.table
 from ml_collections import config_dict
 
 from configs import data as data_config
-from experiments import cli, cli_help, data_collect, data_convert, data_inspect
+from experiments import cli, cli_help, config_files, data_collect, data_convert, data_inspect
 from mtm_jax.data import catalogue, d4rl_files, minari_download, sources
 from mtm_jax.errors import UserError
 
@@ -81,7 +81,7 @@ def explain(path: str) -> str:
     name = path.partition(":")[2]
     options = "[--config.KEY=VALUE ...] [--debug] [--help]"
     if name:
-        pairs = dict(cli_help.flatten(cli.load(path)))
+        pairs = dict(cli_help.flatten(config_files.load(path)))
         pairs.pop("action")
         lines = cli_help.key_lines(pairs, inspect.getsource(data_config.ACTIONS[name]))
         action = ACTIONS[name]

@@ -40,6 +40,10 @@ class Collected(NamedTuple):
 def main(config: config_dict.ConfigDict) -> None:
     """Collect, or find what was collected before; print a table, and write what is asked for."""
     names = choose(config.name)
+    if config.workers < 0:
+        raise UserError(f"workers is {config.workers}; give a number, or 0 for one per core")
+    if config.figure and not config.figure.endswith(".png"):
+        raise UserError(f"figures are PNG files, and {config.figure} does not end in .png")
     if config.actors and len({_split(name)[0] for name in names}) > 1:
         raise UserError("--config.actors is a folder of one environment; name that, not 'all'")
     for path in filter(None, (config.results, config.figure)):

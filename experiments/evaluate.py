@@ -86,7 +86,7 @@ def evaluate_run(
         UserError: the environment of the data has no simulator.
     """
     check_simulator(agent, folder)
-    run = runs.read_config(folder)
+    run = runs.read_pretraining(folder)
     methods = feasible(settings.methods, agent.returns)
     if len(methods) < len(settings.methods):
         cli.say(f"{agent.info.name} has no rewards, so rcbc has no return to ask for: left out")

@@ -9,7 +9,6 @@ Needs torch, which no other program does: pip install torch
 from __future__ import annotations
 
 import pathlib
-import pickle
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -52,7 +51,7 @@ def read_state_dict(path: str) -> dict[str, np.ndarray]:
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch raises whatever it meets in a damaged file
         raise UserError(
             f"{path} is not a PyTorch file of arrays and plain numbers ({type(error).__name__}); "
             "give the .pt file that training saved, or save model.state_dict() alone"

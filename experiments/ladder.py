@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments import cli, runs
-from mtm_jax.data import collector, coverage, shard
+from mtm_jax.data import collector, coverage, ladders, shard
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 
@@ -34,10 +34,13 @@ class Scored(NamedTuple):
 
 def main(config: config_dict.ConfigDict) -> None:
     """Score, choose, write."""
-    spec = registry.ENVS[config.env]
+    check(config)
+    spec, _ = registry.split_name(config.env)
     paths = sorted((pathlib.Path(config.run) / "actors").glob("actor_*.npz"))
     if not paths:
         raise UserError(f"no actors in {config.run}/actors; give --config.run=FOLDER of a run")
+    for path in paths:
+        ladders.check_actor(path, spec)
     if not config.roles:
         keep_all_stages(config, spec, paths)
         return
@@ -53,6 +56,21 @@ def main(config: config_dict.ConfigDict) -> None:
         score_100 = registry.normalized_score(spec, s.mean_return)
         role = " medium" * (s.path == medium.path) + " expert" * (s is expert)
         cli.say(f"{s.path.name}: return {s.mean_return:.0f}, score {score_100:.1f}{role}")
+
+
+def check(config: config_dict.ConfigDict) -> None:
+    """Refuse numbers before anything is scored.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    for key in ("scoring_steps", "final_steps", "finalists", "rungs"):
+        if config[key] < 1:
+            raise UserError(f"{key} is {config[key]}; it must be at least 1")
+    if config.seed < 0:
+        raise UserError(f"seed is {config.seed}; it must not be negative")
+    if not 0 < config.medium_fraction < 1:
+        raise UserError(f"medium_fraction is {config.medium_fraction}; it must lie between 0 and 1")
 
 
 def finalist(

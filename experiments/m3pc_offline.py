@@ -83,6 +83,8 @@ def check(config: config_dict.ConfigDict) -> None:
             f"eval.methods are {tuple(config.eval.methods)}; choose among {', '.join(METHODS)}"
         )
     evaluate.check_numbers(config.eval)
+    if config.imagined_steps < 0:
+        raise UserError(f"imagined_steps is {config.imagined_steps}; give a number from 0 on")
     for method in planner.GUIDANCE:
         plan_of(method, config)
 

@@ -51,6 +51,7 @@ def find(config: config_dict.ConfigDict, experiment: str) -> pathlib.Path:
     if env is None or config.env not in ("", env):
         wanted = f"data set {config.env}" if config.env else "a pretraining run"
         raise UserError(f"{folder} holds a run of {env}, not of {wanted}; give another run folder")
+    runs.read_pretraining(folder)
     return folder
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtm_jax import training, trees
+from mtm_jax.data import archives
 from mtm_jax.errors import UserError
 
 FOLDER = "debug"  # of a run: states before steps that went wrong
@@ -148,7 +149,7 @@ def read(path: pathlib.Path, like: Any) -> tuple[Any, dict[str, np.ndarray]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError) as error:
+    except (*archives.DAMAGE, AttributeError) as error:  # the last: a file of one array
         raise UserError(f"{path} cannot be read ({error}); give a file of {FOLDER}/") from error
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [f"state{trees.path_name(where)}" for where, _ in leaves]

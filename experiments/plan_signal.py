@@ -42,6 +42,7 @@ def main(config: config_dict.ConfigDict) -> None:
     """Measure every way to plan that the configuration names, and print a table."""
     if not config.run:
         raise UserError("no run was named; give --config.run=FOLDER")
+    check(config)
     folder = pathlib.Path(config.run)
     agent = agent_lib.load(folder)
     chosen, windows = ways(config, agent), held_out(folder, config)
@@ -60,6 +61,23 @@ def main(config: config_dict.ConfigDict) -> None:
         rows.append(row | {"settings": settings, "metrics": found})
         records.append(folder / SIGNAL_FILE, rows[-1])
     show(rows)
+
+
+def check(config: config_dict.ConfigDict) -> None:
+    """Refuse numbers before anything is loaded.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    for key in ("windows", "candidates"):
+        if config[key] < 1:
+            raise UserError(f"{key} is {config[key]}; it must be at least 1")
+    for key in ("seed", "steps_after"):
+        if config[key] < 0:
+            raise UserError(f"{key} is {config[key]}; it must not be negative")
+    fraction = config.plan.target_fraction
+    if not np.isfinite(fraction):
+        raise UserError(f"plan.target_fraction is {fraction}; give a number, such as 1.0")
 
 
 def ways(config: config_dict.ConfigDict, agent: agent_lib.Agent) -> dict[str, dict]:
@@ -89,9 +107,14 @@ def plan_of(settings: Mapping) -> PlanConfig:
 
 def held_out(folder: pathlib.Path, config: config_dict.ConfigDict) -> dataset.Windows:
     """Draw windows from the split that the run was not trained on."""
-    run = config_dict.ConfigDict(runs.read_config(folder))
+    run = config_dict.ConfigDict(runs.read_pretraining(folder))
     data, window = build.load_data(run), run.model.window
     usable = np.flatnonzero(np.asarray(data.valid.window_steps) == window)
+    if len(usable) == 0:
+        raise UserError(
+            f"no held-out episode of {config.run} is as long as the model's window of {window} "
+            "steps, so there is nothing to measure on"
+        )
     index = np.random.default_rng(config.seed).choice(usable, config.windows)
     return dataset.take_windows(data.valid, jnp.asarray(index), window)
 

@@ -44,6 +44,8 @@ from mtm_jax.data import info as data_info
 from mtm_jax.envs import make
 from mtm_jax.errors import UserError
 
+MAX_SEED = 2**32
+
 
 def main(config: config_dict.ConfigDict) -> None:
     """Load the data, train, save, evaluate, draw."""
@@ -120,6 +122,12 @@ def check(config: config_dict.ConfigDict) -> None:
         raise UserError(
             f"data.actions_fraction is {config.data.actions_fraction}; it must lie in (0, 1]"
         )
+    if not 0 <= config.seed < MAX_SEED:
+        raise UserError(f"seed is {config.seed}; it must be from 0 to {MAX_SEED - 1}")
+    if not 0 <= config.optim.warmup_fraction <= 1:
+        raise UserError(
+            f"optim.warmup_fraction is {config.optim.warmup_fraction}; it must be in [0, 1]"
+        )
     history, window = config.eval.history, config.model.window
     if not 0 <= history < window:
         raise UserError(
@@ -137,7 +145,7 @@ def stored_results(
     """Read the rows that this program wrote for a finished run; none if one is missing."""
     path = folder / results.RESULTS_FILE
     rows = records.read_jsonl(path) if path.exists() else []
-    rows = [r for r in rows if r["experiment"] == "pretrain" and r["step"] == config.steps]
+    rows = [r for r in rows if (r.get("experiment"), r.get("step")) == ("pretrain", config.steps)]
     wanted = evaluate.feasible(config.eval.methods, returns)
     return rows if {row["method"] for row in rows} >= set(wanted) else []
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pathlib
 
+import numpy as np
 import rich.box
 import rich.console
 import rich.table
@@ -18,6 +19,8 @@ from ml_collections import config_dict
 from experiments import cli
 from mtm_jax import records, score_figures, statistics
 from mtm_jax.errors import UserError
+
+_FIELDS = {"dataset": str, "method": str, "seed": int, "step": int, "normalized_scores": list}
 
 
 def main(config: config_dict.ConfigDict) -> None:
@@ -37,11 +40,27 @@ def read(path: pathlib.Path) -> list[dict]:
         UserError: there are none, or a file is damaged.
     """
     files = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
-    rows = [row for file in files for row in records.read_jsonl(file)]
+    rows = [_checked(file, row) for file in files for row in records.read_jsonl(file)]
     rows = [row for row in rows if "normalized_scores" in row]
     if not rows:
         raise UserError(f"{path} holds no rows of results; run an evaluation first")
     return rows
+
+
+def _checked(file: pathlib.Path, row: dict) -> dict:
+    """Refuse a row of scores that lacks what the table needs."""
+    if "normalized_scores" not in row:  # a row of something else
+        return row
+    wrong = [key for key, kind in _FIELDS.items() if not isinstance(row.get(key), kind)]
+    scores = row["normalized_scores"]
+    if not wrong and not (scores and all(type(s) in (int, float) for s in scores)):
+        wrong = ["normalized_scores"]
+    if wrong or not np.isfinite(scores).all():
+        raise UserError(
+            f"{file} holds a row of results whose {', '.join(wrong or ['normalized_scores'])} "
+            "cannot be used; remove that row"
+        )
+    return row
 
 
 def table(scores: score_figures.Scores, baseline: str) -> rich.table.Table:

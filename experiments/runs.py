@@ -19,6 +19,10 @@ CONFIG_FILE = "config.json"
 # Keys that may change between the parts of one run: they do not touch what is trained.
 FREE_KEYS = ("out", "eval", "save_every", "wandb_project", "keep_best", "keep_metric")
 FREE_KEYS += ("use_older", "debug_batch")
+# Keys that other programs need of a pretraining run.
+PRETRAINING_KEYS = {"env", "source", "preset", "variant", "seed", "batch_size", "model.window"}
+PRETRAINING_KEYS |= {f"data.{k}" for k in ("steps", "train_fraction", "split_seed")}
+PRETRAINING_KEYS |= {"data.actions_fraction"}
 FIXED_KEYS = ("eval.history",)  # checkpoints hold it
 
 
@@ -74,9 +78,29 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} holds no run: {CONFIG_FILE} is missing; give a run folder")
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        config = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it or delete {folder}") from error
+    if not isinstance(config, dict):
+        kind = type(config).__name__
+        raise UserError(f"{path} is damaged (it holds a {kind}); restore it or delete {folder}")
+    return config
+
+
+def read_pretraining(folder: pathlib.Path) -> dict[str, Any]:
+    """Read the configuration of a pretraining run.
+
+    Raises:
+        UserError: `read_config` refuses, or it is not that of a pretraining run.
+    """
+    config = read_config(folder)
+    missing = PRETRAINING_KEYS - _flatten(config).keys()
+    if missing:
+        raise UserError(
+            f"{folder} holds no pretraining run: its {CONFIG_FILE} lacks "
+            f"{', '.join(sorted(missing))}; give another run folder"
+        )
+    return config
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

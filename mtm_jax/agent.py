@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -247,7 +247,9 @@ def load(run: str | pathlib.Path, step: int | None = None) -> Agent:
         raise UserError(f"run {run} does not have {wanted}; it has those of steps {steps}")
 
     def read(step: int) -> tuple[int, dict, dict]:
-        return step, checkpoints.restore_meta(step), checkpoints.restore_model(step)
+        meta = checkpoints.restore_meta(step)
+        _check_kind(run, meta, ("model_config", "info", "returns", "history"), "pretrained model")
+        return step, meta, checkpoints.restore_model(step)
 
     offer = "step={step} loads it, experiments.pretrain continues from it with --config.use_older"
     step, meta, saved = checkpoints.newest(read, offer=offer) if step is None else read(step)
@@ -265,6 +267,18 @@ def load(run: str | pathlib.Path, step: int | None = None) -> Agent:
         critic=critic,
         run=str(run),
     )
+
+
+def _check_kind(
+    folder: pathlib.Path, meta: Mapping[str, Any], keys: Sequence[str], kind: str
+) -> None:
+    """Refuse the checkpoint of another program."""
+    missing = [key for key in keys if key not in meta]
+    if missing:
+        raise UserError(
+            f"the checkpoints in {folder} are not those of a {kind}: they lack "
+            f"{', '.join(missing)}; give the folder of a pretraining run"
+        )
 
 
 def _check_critic(run: pathlib.Path, critic: iql.Critic | None, stats: tokens.Stats) -> None:
@@ -291,7 +305,9 @@ def load_critic(run: str | pathlib.Path) -> iql.Critic | None:
     checkpoints = checkpoint.Checkpoints(folder, read_only=True)
 
     def read(step: int) -> tuple[int, dict, dict]:
-        return step, checkpoints.restore_meta(step), checkpoints.restore_model(step)
+        meta = checkpoints.restore_meta(step)
+        _check_kind(folder, meta, ("critic_config",), "critic")
+        return step, meta, checkpoints.restore_model(step)
 
     offer = "experiments.critic continues from it with --config.use_older=True"
     found = checkpoints.newest(read, offer=offer)

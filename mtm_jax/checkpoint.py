@@ -91,6 +91,7 @@ class Checkpoints:
             "format_version": FORMAT_VERSION,
             "step": step,
             "digests": {"model": trees.digests(model), "train": trees.digests(train)},
+            "arrays": {"model": trees.kinds(model), "train": trees.kinds(train)},
         }
         meta |= {} if score is None else {"score": float(score)}
         meta["digests"]["meta"] = _meta_digest(meta)
@@ -254,13 +255,16 @@ class Checkpoints:
             )
 
     def _verify(self, step: int, item: str, tree: Any) -> None:
-        expected, found = self.restore_meta(step)["digests"][item], trees.digests(tree)
-        for name in sorted(expected.keys() | found.keys()):
-            if expected.get(name) != found.get(name):
-                raise Damaged(
-                    f"checkpoint {self.folder / str(step)} is damaged: array {item}{name} does not "
-                    "match its digest"
-                )
+        meta, found = self.restore_meta(step), (trees.digests(tree), trees.kinds(tree))
+        # The first checkpoints of this format do not tell types and shapes.
+        stored = meta["digests"][item], meta.get("arrays", {}).get(item, found[1])
+        for expected, here in zip(stored, found, strict=True):
+            for name in sorted(expected.keys() | here.keys()):
+                if expected.get(name) != here.get(name):
+                    raise Damaged(
+                        f"checkpoint {self.folder / str(step)} is damaged: array {item}{name} does "
+                        "not match its digest"
+                    )
 
 
 def _holds_digests(value: Any) -> bool:

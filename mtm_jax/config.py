@@ -15,6 +15,17 @@ def _require(ok: bool, message: str) -> None:
         raise UserError(message)
 
 
+def _check_network(hidden: tuple[int, ...], learning_rate: float) -> None:
+    _require(
+        len(hidden) > 0 and min(hidden) >= 1,
+        f"hidden is {hidden}; it must be a tuple of layer widths, each at least 1",
+    )
+    _require(
+        0 < learning_rate < math.inf,
+        f"learning_rate is {learning_rate}; it must be positive and finite",
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The masked trajectory model: MTM appendix C, M3PC table 4."""
@@ -92,8 +103,9 @@ class MaskConfig:
         ):
             values = [w for _, w in weights]
             _require(
-                len(values) > 0 and min(values) >= 0 and sum(values) > 0,
-                f"mask {name} are {dict(weights)}; weights must be non-negative and not all zero",
+                len(values) > 0 and min(values) >= 0 and 0 < sum(values) < math.inf,
+                f"mask {name} are {dict(weights)}; weights must be finite, not negative and not "
+                "all zero",
             )
         _require(
             len(self.fractions) > 0 and all(0.0 <= f <= 1.0 for f in self.fractions),
@@ -188,6 +200,18 @@ class SACConfig:
     actor_average: float = 0.001  # step size of the running average of the actor
     target_entropy_per_dim: float = 1.0  # target entropy = -A times this, in nats
 
+    def __post_init__(self):
+        _check_network(self.hidden, self.learning_rate)
+        _require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be at least 1")
+        for name in ("discount", "decay_from"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"{name} is {value}; it must be in [0, 1]")
+        for name in ("polyak", "actor_average"):
+            value = getattr(self, name)
+            _require(0 < value <= 1, f"{name} is {value}; it must be in (0, 1]")
+        target = self.target_entropy_per_dim
+        _require(math.isfinite(target), f"target_entropy_per_dim is {target}; it must be finite")
+
 
 @dataclasses.dataclass(frozen=True)
 class RNDConfig:
@@ -198,6 +222,13 @@ class RNDConfig:
     learning_rate: float = 1e-4  # of the predictor
     clip: float = 5.0  # of normalised observations, in standard deviations
     running_rate: float = 1e-3  # smallest step of the running means and standard deviations
+
+    def __post_init__(self):
+        _check_network(self.hidden, self.learning_rate)
+        _require(self.features >= 1, f"features is {self.features}; it must be at least 1")
+        _require(0 < self.clip < math.inf, f"clip is {self.clip}; it must be positive and finite")
+        rate = self.running_rate
+        _require(0 <= rate <= 1, f"running_rate is {rate}; it must be in [0, 1]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,10 +248,7 @@ class CriticConfig:
     policy_temperature: float = 3.0  # beta, multiplies the advantage; 0 is behaviour cloning
 
     def __post_init__(self):
-        _require(
-            len(self.hidden) > 0 and min(self.hidden) >= 1,
-            f"hidden is {self.hidden}; it must be a tuple of layer widths, each at least 1",
-        )
+        _check_network(self.hidden, self.learning_rate)
         for name in ("members", "batch_size", "total_steps"):
             value = getattr(self, name)
             _require(value >= 1, f"{name} is {value}; it must be at least 1")
@@ -230,9 +258,7 @@ class CriticConfig:
         )
         _require(0 <= self.discount <= 1, f"discount is {self.discount}; it must be in [0, 1]")
         _require(0 < self.polyak <= 1, f"polyak is {self.polyak}; it must be in (0, 1]")
-        for name in ("learning_rate", "unit"):
-            value = getattr(self, name)
-            _require(0 < value < math.inf, f"{name} is {value}; it must be positive and finite")
+        _require(0 < self.unit < math.inf, f"unit is {self.unit}; it must be positive and finite")
         beta = self.policy_temperature
         _require(
             0 <= beta < math.inf,

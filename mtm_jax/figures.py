@@ -78,7 +78,7 @@ def learning_curves(run_dir: str | os.PathLike) -> pathlib.Path:
             _curves(axis, title, curves)
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
-        return _save(fig, pathlib.Path(run_dir) / "figures" / "learning_curve.png")
+        return save(fig, pathlib.Path(run_dir) / "figures" / "learning_curve.png")
 
 
 def scores(run_dir: str | os.PathLike) -> pathlib.Path:
@@ -109,7 +109,7 @@ def scores(run_dir: str | os.PathLike) -> pathlib.Path:
         axis.grid(axis="x", visible=False)
         axis.set_ylabel("normalised score")
         axis.set_title(", ".join(dict.fromkeys(row["dataset"] for row in rows)))
-        return _save(fig, pathlib.Path(run_dir) / "figures" / "scores.png")
+        return save(fig, pathlib.Path(run_dir) / "figures" / "scores.png")
 
 
 def mask_patterns(path: str | os.PathLike, window: int = 8, slot: int = 3) -> pathlib.Path:
@@ -133,7 +133,7 @@ def mask_patterns(path: str | os.PathLike, window: int = 8, slot: int = 3) -> pa
         for axis in axes[:, 0]:
             axis.set_yticks(range(len(MODALITIES)), MODALITIES)
         fig.legend(handles=_mask_legend(), loc="outside lower center", ncols=4)
-        return _save(fig, pathlib.Path(path))
+        return save(fig, pathlib.Path(path))
 
 
 def _panels(rows: Iterable[Mapping]) -> dict[str, dict[str, np.ndarray]]:
@@ -251,7 +251,15 @@ def _mask_legend() -> list[patches.Patch]:
     ]
 
 
-def _save(fig: figure.Figure, path: pathlib.Path) -> pathlib.Path:
+def save(fig: figure.Figure, path: str | os.PathLike) -> pathlib.Path:
+    """Write a figure.
+
+    Raises:
+        UserError: the file is not to be a PNG file.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != ".png":
+        raise UserError(f"figures are PNG files, and {path} does not end in .png; rename it")
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, dpi=160, facecolor="white")
     return path

@@ -7,8 +7,7 @@ import json
 import pathlib
 import shutil
 import tempfile
-import zipfile
-import zlib
+import typing
 from typing import Any
 
 import flax.traverse_util
@@ -17,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtm_jax.config import ModelConfig
+from mtm_jax.data import archives
 from mtm_jax.errors import UserError
 from mtm_jax.model import make_model
-from mtm_jax.types import ModalitySpec
+from mtm_jax.types import Head, ModalitySpec
 
 CONFIG_FILE = "model.json"
 PARAMS_FILE = "params.npz"
@@ -55,8 +55,7 @@ def load_model(folder: str | pathlib.Path) -> tuple[ModelConfig, dict]:
     folder = pathlib.Path(folder)
     config = _read_config(folder)
     flat = _read_arrays(folder)
-    shapes = jax.eval_shape(make_model(config).init, jax.random.key(0))
-    wanted = _describe(flax.traverse_util.flatten_dict(shapes, sep="/"))
+    wanted = _describe(_expected(folder, config, len(flat)))
     found = _describe(flat)
     wrong = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
     if wrong:
@@ -72,25 +71,51 @@ def load_model(folder: str | pathlib.Path) -> tuple[ModelConfig, dict]:
 
 def _read_config(folder: pathlib.Path) -> ModelConfig:
     try:
-        return config_from_dict(json.loads((folder / CONFIG_FILE).read_text()))
+        config = config_from_dict(json.loads((folder / CONFIG_FILE).read_text()))
+        return _typed(config)
     except OSError as error:
         raise _no_model(folder, str(error)) from error
     except KeyError as error:
         raise _no_model(folder, f"{CONFIG_FILE} lacks {error}") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise _no_model(folder, f"{CONFIG_FILE} is wrong: {error}") from error
 
 
+def _typed(config: ModelConfig) -> ModelConfig:
+    """Refuse numbers and texts of another type than their default's: JSON has no types."""
+    for part in (config, *config.modalities):
+        for field in dataclasses.fields(part):
+            value, default = getattr(part, field.name), field.default
+            kinds = (int, float) if isinstance(default, float) else (type(default),)
+            if default is not dataclasses.MISSING and type(value) not in kinds:
+                raise TypeError(f"{field.name} is {value!r}, not like {default!r}")
+    heads = typing.get_args(Head)
+    if wrong := [m.head for m in config.modalities if m.head not in heads]:
+        raise ValueError(f"head is {wrong[0]!r}; it must be one of {', '.join(heads)}")
+    return config
+
+
 def _read_arrays(folder: pathlib.Path) -> dict[str, jax.Array]:
-    damage = (ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
     try:
-        with np.load(folder / PARAMS_FILE, allow_pickle=False) as arrays:
-            return {k: jnp.asarray(arrays[k]) for k in arrays.files}
-    except OSError as error:
-        raise _no_model(folder, str(error)) from error
-    # zipfile raises the last two where it meets a method of compression or a flag it has not.
-    except (*damage, NotImplementedError, RuntimeError) as error:
+        with archives.open_file(folder / PARAMS_FILE) as file:
+            arrays, _ = archives.load_npz("its content", file, None)
+    except UserError as error:
         raise _no_model(folder, f"{PARAMS_FILE} is damaged: {error}") from error
+    return {name: jnp.asarray(array) for name, array in arrays.items()}
+
+
+def _expected(folder: pathlib.Path, config: ModelConfig, arrays: int) -> dict[str, Any]:
+    """Shapes of the parameters that a configuration means."""
+    layers = config.encoder_layers + config.decoder_layers
+    if layers > arrays:  # before a model of a billion layers is built
+        raise _no_model(
+            folder, f"{CONFIG_FILE} has {layers} layers, {PARAMS_FILE} only {arrays} arrays"
+        )
+    try:
+        shapes = jax.eval_shape(make_model(config).init, jax.random.key(0))
+    except (TypeError, ValueError, OverflowError, MemoryError) as error:
+        raise _no_model(folder, f"{CONFIG_FILE} describes none that can be built") from error
+    return flax.traverse_util.flatten_dict(shapes, sep="/")
 
 
 def _describe(arrays: dict[str, Any]) -> dict[str, str]:

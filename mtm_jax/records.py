@@ -44,8 +44,11 @@ def read_jsonl(path: str | os.PathLike) -> list[dict]:
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             rows.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} line {number} is damaged: {error}") from None
+        if not isinstance(rows[-1], dict):
+            kind = type(rows[-1]).__name__
+            raise UserError(f"{path} line {number} is damaged: it holds a {kind}, not an object")
     return rows
 
 

@@ -48,10 +48,7 @@ def bars(scores: Scores, path: str | os.PathLike) -> pathlib.Path:
         axis.grid(axis="x", visible=False)
         axis.set_ylabel("normalised score")
         fig.legend(loc="outside upper center", ncols=len(methods))
-        path = pathlib.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(path, dpi=160, facecolor="white")
-        return path
+        return figures.save(fig, path)
 
 
 def study(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
@@ -87,10 +84,7 @@ def study(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
         axis.set_ylabel("normalised score")
         axis.set_title(rows[0]["dataset"])
         axis.legend()
-        path = pathlib.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(path, dpi=160, facecolor="white")
-        return path
+        return figures.save(fig, path)
 
 
 def collect(rows: Sequence[Mapping]) -> dict[str, dict[str, list[list[float]]]]:

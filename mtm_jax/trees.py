@@ -23,6 +23,14 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     return {path_name(path): tuple(leaf.shape) for path, leaf in leaves}
 
 
+def kinds(tree: Any) -> dict[str, str]:
+    """Type and shape of every array, by its path in the tree; equal bytes can differ in both."""
+    return {
+        path_name(path): f"{np.asarray(leaf).dtype} {list(np.shape(leaf))}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
 def path_name(path: tuple) -> str:
     """One name for a leaf, whether it sits in a dict, a list or a named tuple."""
     parts = []

@@ -130,3 +130,23 @@ def tiny_run(compiled_once, tiny_config, tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     pretrain.main(tiny_config(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_run(tiny_config, tmp_path_factory) -> pathlib.Path:
+    """Folder of a run with a checkpoint of parameters as they are drawn; copy it to change it."""
+    import jax
+
+    from experiments import build, runs
+    from mtm_jax import agent, checkpoint, model
+
+    folder = tmp_path_factory.mktemp("drawn") / "run"
+    config = tiny_config(folder)
+    runs.open_run(folder, runs.to_json(config))
+    data = build.load_data(config)
+    network = model.make_model(build.pretrain_config(config, data).model)
+    params = jax.jit(network.init)(jax.random.key(0))
+    drawn = agent.Agent(network, params, data.stats, data.info, data.returns, 4, 1)
+    saved = {"params": params, "stats": data.stats}
+    checkpoint.Checkpoints(folder).save(1, saved, {"step": 1}, agent.describe(drawn))
+    return folder

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
-from experiments import cli, evaluate
+from experiments import config_files, evaluate
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import completion, make, registry, rollout
 from mtm_jax.errors import UserError
@@ -177,7 +177,7 @@ def test_without_a_simulator_there_is_no_evaluation(tmp_path):
 @pytest.mark.parametrize("preset", ["small", "base", "paper"])
 def test_training_on_the_hand_hides_more(preset):
     fractions = {
-        name: cli.load(f"configs/pretrain.py:{name},preset={preset}").masks.fractions
+        name: config_files.load(f"configs/pretrain.py:{name},preset={preset}").masks.fractions
         for name in ("pen-expert", "door_dense-human", "hopper-medium", "custom")
     }
     others = fractions["hopper-medium"]

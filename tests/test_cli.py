@@ -1,12 +1,14 @@
 """Every mistake on the command line ends in one sentence and exit code 2."""
 
+import errno
 import logging
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
-from experiments import cli
+from experiments import cli, failures
 from mtm_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("clean_logging")
@@ -123,12 +125,65 @@ def test_debug_shows_the_traceback(file, capsys):
     assert "Traceback" in err and "in fail" in err
 
 
-def test_a_bug_is_not_hidden(file):
-    def bug(config):
-        raise KeyError("bug")
+def code_of(error):
+    """Exit code of a program that raises `error`."""
 
-    with pytest.raises(KeyError):
-        run(f"--config={file}", main=bug)
+    def main(config):
+        raise error
+
+    with pytest.raises(SystemExit) as exit_:
+        run("--config=configs/mask_figure.py", main=main)
+    return exit_.value.code
+
+
+@pytest.mark.parametrize("flag", ["--debug", "--debug=true", "-debug=1"])
+def test_debug_shows_the_traceback_of_a_bug_too(file, flag, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run(f"--config={file}", flag, main=lambda config: {}["gone"])
+    err = capsys.readouterr().err
+    assert exit_.value.code == failures.BUG and "Traceback" in err and "KeyError: 'gone'" in err
+
+
+def test_a_bug_ends_in_one_sentence_that_keeps_its_traceback(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert code_of(KeyError("gone\naway")) == failures.BUG
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "Traceback" not in said
+    assert said.startswith(
+        "error: this is a bug in mtm_jax: KeyError: 'gone\\naway' (tests/test_cli.py"
+    )
+    (kept,) = tmp_path.iterdir()
+    assert f"run again with --debug and report it; the traceback is in {kept}" in said
+    assert "Traceback" in kept.read_text() and "in code_of" not in said
+
+
+def test_a_bug_is_said_where_no_traceback_can_be_kept(capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere/at/all")
+    assert code_of(ZeroDivisionError()) == failures.BUG
+    assert capsys.readouterr().err.endswith("run again with --debug and report it\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "(No space left on device); make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y cannot be read or writ"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "out"), "out cannot be read or written"),
+        (MemoryError(), "not enough memory (MemoryError); choose a smaller model, batch"),
+        (RuntimeError("RESOURCE_EXHAUSTED: 9 GB\nmore"), "the device has not enough memory"),
+        (UserError("first\nsecond"), "error: first second"),
+    ],
+)
+def test_what_the_machine_refuses_is_no_bug(capsys, error, says):
+    assert code_of(error) == failures.REFUSED
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+
+
+def test_a_configuration_file_that_fails_is_named(tmp_path, capsys):
+    broken = tmp_path / "broken.py"
+    broken.write_text("import nothing_of_this_name")
+    assert f"{broken} fails (ModuleNotFoundError: " in error_of(capsys, f"--config={broken}")
 
 
 def test_interrupt_exits_with_130(file):

@@ -11,7 +11,7 @@ import pytest
 
 from experiments import build, cli, critic, named_run, runs
 from mtm_jax import agent as agent_lib
-from mtm_jax import checkpoint, iql, metrics, model, records
+from mtm_jax import checkpoint, iql, metrics, records
 from mtm_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -49,18 +49,9 @@ def started(tiny_config, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pretrained(tiny_config, tmp_path_factory):
+def pretrained(drawn_run):
     """A run with a checkpoint, of parameters as they are drawn."""
-    folder = tmp_path_factory.mktemp("pretrained") / "run"
-    config = tiny_config(folder)
-    runs.open_run(folder, runs.to_json(config))
-    data = build.load_data(config)
-    network = model.make_model(build.pretrain_config(config, data).model)
-    params = jax.jit(network.init)(jax.random.key(0))
-    agent = agent_lib.Agent(network, params, data.stats, data.info, data.returns, 4, 1)
-    saved = {"params": params, "stats": data.stats}
-    checkpoint.Checkpoints(folder).save(1, saved, {"step": 1}, agent_lib.describe(agent))
-    return folder
+    return drawn_run
 
 
 @pytest.fixture(scope="module")

@@ -204,7 +204,7 @@ def test_what_was_logged_before_an_error_is_said(hopper_file, capsys, monkeypatc
         raise KeyError("a bug")
 
     monkeypatch.setattr(sources, "load", load)
-    with pytest.raises(KeyError):
+    with pytest.raises(SystemExit):
         run("inspect", str(hopper_file))
     assert "clipped 3 of them" in capsys.readouterr().err
 

@@ -20,7 +20,7 @@ def drawn(monkeypatch):
         kept.append(fig)
         return pathlib.Path(path)
 
-    monkeypatch.setattr(figures, "_save", keep)
+    monkeypatch.setattr(figures, "save", keep)
     return kept
 
 

@@ -104,7 +104,7 @@ def test_a_changed_byte_in_an_array_is_noticed(folder):
     data = bytearray(path.read_bytes())
     data[data.index(b"NUMPY") + 130] ^= 255  # behind the 128 bytes of its header
     path.write_bytes(data)
-    assert_refused(folder, r"params\.npz is damaged: Bad CRC")
+    assert_refused(folder, r"params\.npz is damaged: .*Bad CRC")
 
 
 def test_an_array_alone_or_another_archive_is_refused(folder):

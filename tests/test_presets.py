@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from experiments import cli, presets
+from experiments import cli, config_files, presets
 from mtm_jax import masks
 from mtm_jax.errors import UserError
 
@@ -57,7 +57,9 @@ def test_an_unknown_mask_pattern_is_refused():
 @pytest.mark.parametrize("preset", ["small", "base", "paper"])
 @pytest.mark.parametrize("variant", ["m3pc", "mtm"])
 def test_presets_keep_the_papers_numbers_where_they_do_not_shrink_them(preset, variant):
-    config = cli.load(f"configs/pretrain.py:hopper-medium,preset={preset},variant={variant}")
+    config = config_files.load(
+        f"configs/pretrain.py:hopper-medium,preset={preset},variant={variant}"
+    )
     assert config.preset == preset
     assert config.model.window == {"m3pc": 8, "mtm": 4}[variant]
     assert ("rewards" in config.masks.modality_weights) == (variant == "m3pc")

@@ -20,7 +20,8 @@ from mtm_jax.errors import UserError
 MAX_BYTES = 64 * 2**30  # of all members, unpacked; ten million steps of ExORL have 3 GB of arrays
 MAX_RATIO = 100  # of their unpacked size to the archive's; deflate reaches 1000 on zeros
 HARMLESS_BYTES = 2**28  # an npz file may unpack to so much at any ratio: own data can be constant
-_DAMAGE = (
+# What numpy and zipfile raise where they meet damage.
+DAMAGE = (
     *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, NotImplementedError),
     *(TypeError, SyntaxError, tokenize.TokenError),  # numpy's parser, on a damaged header
     *(zipfile.BadZipFile, zlib.error),
@@ -28,14 +29,14 @@ _DAMAGE = (
 
 
 def load_npz(
-    what: str, file: BinaryIO, keys: Collection[str], max_bytes: int | None = None
+    what: str, file: BinaryIO, keys: Collection[str] | None, max_bytes: int | None = None
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Read arrays of numbers from an npz file.
 
     Args:
         what: the file, for messages.
         file: the open file.
-        keys: which arrays to read, those of them that are there.
+        keys: which arrays to read, those of them that are there; None: all.
         max_bytes: how large they may be together; by default `MAX_BYTES`, and `HARMLESS_BYTES` or
             `MAX_RATIO` times the file's size.
 
@@ -48,6 +49,7 @@ def load_npz(
     try:
         max_bytes = _allowed(file) if max_bytes is None else max_bytes
         with _open_npz(file) as npz:
+            keys = npz.files if keys is None else keys
             chosen = [key for key in npz.files if key in keys]
             size = sum(npz.zip.getinfo(f"{key}.npy").file_size for key in chosen)
             if size <= max_bytes:
@@ -55,7 +57,7 @@ def load_npz(
                 return _numbers(what, arrays), [key for key in npz.files if key not in keys]
     except UserError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError(
             f"{what} cannot be read as npz ({error}); it is damaged, incomplete, or holds "
             "something other than arrays of numbers, which is never loaded"
@@ -116,7 +118,7 @@ def opened(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
 def _archive(path: pathlib.Path, file: BinaryIO) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError(_damaged(f"archive {path}", error)) from error
 
 
@@ -129,7 +131,7 @@ def read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     try:
         with archive.open(member) as file:
             return file.read(member.file_size)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         what = f"member {member.filename} of archive {archive.filename}"
         raise UserError(_damaged(what, error)) from error
 

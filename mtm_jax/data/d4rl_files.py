@@ -223,7 +223,7 @@ def _trusted() -> dict[str, str]:
         known = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"checksums cannot be read from {path} ({error}); repair it") from error
     if not isinstance(known, dict):
         raise UserError(f"{path} does not map files to checksums; repair or remove it")

@@ -6,12 +6,11 @@ import dataclasses
 import json
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 
 from mtm_jax import cache
-from mtm_jax.data import shard
+from mtm_jax.data import archives, shard
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 
@@ -109,7 +108,7 @@ def _read_index(folder: pathlib.Path, spec: registry.EnvSpec) -> dict:
         )
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); restore it") from error
     if not isinstance(index, dict):
         raise UserError(f"{path} holds a {type(index).__name__}, expected an object; restore it")
@@ -145,10 +144,25 @@ def _check_index(
 def _read_snapshot(path: pathlib.Path, step: int, spec: registry.EnvSpec) -> Snapshot:
     if not path.is_file():
         raise UserError(f"the actor {path} of {_INDEX} is missing; restore it")
+    check_actor(path, spec)
+    return Snapshot(path, step, cache.sha256(path))
+
+
+def check_actor(path: pathlib.Path, spec: registry.EnvSpec) -> None:
+    """Refuse an actor that is not one of an environment.
+
+    Raises:
+        UserError: it cannot be read, or its layers do not fit the environment or each other.
+    """
     try:
         layers = shard.load_actor(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except archives.DAMAGE as error:
         raise UserError(f"the actor {path} cannot be read ({error}); restore it") from error
+    shapes = [(kernel.shape, bias.shape) for kernel, bias in layers]
+    if any(len(k) != 2 or b != k[1:] for k, b in shapes) or any(
+        after[0][0] != before[0][1] for before, after in zip(shapes, shapes[1:], strict=False)
+    ):
+        raise UserError(f"the actor {path} has layers of shapes {shapes}; restore it")
     found = (layers[0][0].shape[0], layers[-1][0].shape[-1])
     expected = (spec.obs_dim, 2 * spec.action_dim)
     if found != expected:
@@ -156,4 +170,3 @@ def _read_snapshot(path: pathlib.Path, step: int, spec: registry.EnvSpec) -> Sna
             f"the actor {path} maps {found[0]} inputs to {found[1]} outputs, but {spec.name} needs "
             f"{expected[0]} and {expected[1]}; choose actors of {spec.name}"
         )
-    return Snapshot(path, step, cache.sha256(path))

@@ -122,7 +122,7 @@ def action_bounds(metadata: Mapping) -> tuple[np.ndarray | None, np.ndarray | No
     space = _parsed(metadata, "action_space")
     try:
         bounds = np.array([space["low"], space["high"]], np.float64)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None, None
     return tuple(bounds) if np.isfinite(bounds).all() else (None, None)
 

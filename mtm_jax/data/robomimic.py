@@ -105,7 +105,7 @@ def _env_name(file: h5py.File) -> str | None:
     """The name in the stored arguments of the environment, of which nothing else is used."""
     try:
         arguments = json.loads(file["data"].attrs.get("env_args", "null"))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
     name = arguments.get("env_name") if isinstance(arguments, dict) else None
     return name if isinstance(name, str) else None
