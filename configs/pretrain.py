@@ -3,6 +3,7 @@
 python -m experiments.pretrain --config=configs/pretrain.py:hopper-medium
 python -m experiments.pretrain --config=configs/pretrain.py:walker2d-expert,preset=paper
 python -m experiments.pretrain --config=configs/pretrain.py:hopper-medium,variant=mtm
+python -m experiments.pretrain --config=configs/pretrain.py:hopper-medium,role=world
 """
 
 from ml_collections import config_dict
@@ -15,6 +16,7 @@ NAME_KEYS = {
     "env": "ENV",
     "preset": "ENV,preset=small|base|paper",
     "variant": "ENV,variant=m3pc|mtm",
+    "role": "ENV,role=unified|policy|world",
 }
 
 FRACTIONS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)  # of each modality that are visible
@@ -25,7 +27,10 @@ DIFFERENCES = {"adroit": {"masks.fractions": (0.4, *FRACTIONS)}}  # MTM appendix
 
 def get_config(name="hopper-medium"):
     env, options = presets.parse(
-        name, preset=("auto", "small", "base", "paper"), variant=("m3pc", "mtm")
+        name,
+        preset=("auto", "small", "base", "paper"),
+        variant=("m3pc", "mtm"),
+        role=tuple(presets.ROLES),
     )
     preset = presets.choose(options["preset"])
     mtm = options["variant"] == "mtm"
@@ -34,6 +39,7 @@ def get_config(name="hopper-medium"):
     config.env = env  # <env>-<level>
     config.preset = preset
     config.variant = options["variant"]  # m3pc: TanhNormal actions and rewards; mtm: squared errors
+    config.role = options["role"]  # policy, world: trained under that prompt alone
     config.source = "builtin"  # builtin, d4rl, minari, minari:<id> or a path
     config.seed = 0
     config.out = ""  # run folder; empty: runs/pretrain/<what is run>
@@ -102,6 +108,7 @@ def get_config(name="hopper-medium"):
         _base(config)
     if preset == "small":
         _small(config)
+    config.masks.patterns.update(presets.ROLES[config.role])
     return config
 
 

@@ -2,6 +2,7 @@
 
     python -m experiments.ablation --config.run=RUN --config.study=horizon
     python -m experiments.ablation --config.run=RUN --config.study=xi --config.choices="(1.0,10.0)"
+    python -m experiments.ablation --config.run=RUN --config.world=OTHER_RUN
 
 Every variant plays the same episodes. Adds a row per variant to the run's results.jsonl, its value
 under settings.study, and draws figures/ablation_<study>.png. Studies with values of their own:
@@ -24,7 +25,7 @@ from mtm_jax.errors import UserError
 
 # Setting -> values: M3PC figures 7 to 9, and the choices that papers and code leave open.
 STUDIES: dict[str, tuple] = {
-    "horizon": (1, 2, 3, 4, 6, 8),
+    "horizon": (1, 2, 3, 4, 5, 6, 7, 8),
     "candidates": (1, 5, 25, 125, 625, 2500),
     "lambda_": (0.0, 0.3, 0.6, 0.9),
     "xi": (0.0, 0.3, 1.0, 3.0, 10.0),

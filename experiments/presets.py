@@ -29,6 +29,13 @@ MOSTLY_PROMPTS = mask_patterns(
     random_autoregressive=0.2, rcbc=0.2, bc=0.1, fd=0.4, id=0.05, pi=0.05
 )
 
+# What a model is trained for: everything, or one of the two parts of a planner (M3PC figure 6).
+ROLES = {
+    "unified": {},
+    "policy": mask_patterns(rcbc=1.0),
+    "world": mask_patterns(fd=1.0),
+}
+
 # How M3PC plans (table 4).
 PLAN = {
     "candidates": 625,  # N

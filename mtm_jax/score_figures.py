@@ -79,12 +79,19 @@ def study(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
                 capsize=2,
                 label=method,
             )
-        axis.set_xticks(range(len(values)), [str(value) for value in values])
+        axis.set_xticks(range(len(values)), [_tick(value, rows) for value in values])
         axis.set_xlabel(rows[0]["settings"]["study"]["name"].strip("_"))
         axis.set_ylabel("normalised score")
         axis.set_title(rows[0]["dataset"])
         axis.legend()
         return figures.save(fig, path)
+
+
+def _tick(value: object, rows: Sequence[Mapping]) -> str:
+    """Name a value; where the history had to give way to it, with the history that was left."""
+    left = {row["settings"]["study"]["value"]: row["settings"]["plan"]["history"] for row in rows}
+    gave_way = left[value] < max(left.values()) and left[value] != value
+    return f"{value}\nhistory {left[value]}" if gave_way else str(value)
 
 
 def collect(rows: Sequence[Mapping]) -> dict[str, dict[str, list[list[float]]]]:
