@@ -53,6 +53,7 @@ def get_config(name="hopper-medium"):
     config.model.dropout = 0.1
     config.model.compute_dtype = "auto"  # bfloat16 on accelerators, float32 on the CPU
     config.model.positions = "released"  # of the window slots; orthogonal: neighbours differ more
+    config.model.remat = False  # True: less memory, a third more to compute
     config.model.bins = 0  # 0 = continuous tokens; else uniform bins per dimension (mtm only)
 
     config.masks = config_dict.ConfigDict()
@@ -70,6 +71,7 @@ def get_config(name="hopper-medium"):
     config.loss.sigma_learning_rate = 1e-4
 
     config.batch_size = 1024 if mtm else 2048  # MTM table C.2, M3PC table 4
+    config.micro_batches = 1  # parts of a batch, computed in turn: the same step in less memory
     config.steps = 140_000
     config.optim = config_dict.ConfigDict()
     config.optim.learning_rate = 1e-4

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 import time
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +28,28 @@ def matrix_product_rate(size: int = 1024, repeats: int = 20) -> float:
         y = product(x)
     y.block_until_ready()
     return 2e-9 * size**3 * repeats / (time.perf_counter() - started)
+
+
+def peak_memory() -> dict[str, float]:
+    """Measure the most memory that was in use at once, in GB, under the name of what was measured.
+
+    On an accelerator that is the first local device's, arrays and compiled programs; on the CPU
+    the resident memory of this process, libraries included.
+    """
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return {"peak_device_memory_gb": 1e-9 * stats["peak_bytes_in_use"]}
+    unit = 1.0 if sys.platform == "darwin" else 1024.0
+    return {
+        "peak_process_memory_gb": 1e-9 * unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    }
+
+
+def say_memory(peak: Mapping[str, float]) -> str:
+    """Write what `peak_memory` measured as a sentence."""
+    return "; ".join(
+        f"{name.removesuffix('_gb').replace('_', ' ')} {gb:.2f} GB" for name, gb in peak.items()
+    )
 
 
 def simulation_rate(

@@ -65,7 +65,10 @@ def main(config: config_dict.ConfigDict) -> None:
         debug_batch.replay(pathlib.Path(config.debug_batch), program, state)
         return
     runs.open_run(folder, runs.to_json(config))
-    cli.say(f"preset [bold]{config.preset}[/] on {machine.describe()}")
+    cli.say(
+        f"preset [bold]{config.preset}[/] on {machine.describe()}, "
+        f"computing in {settings.model.compute_dtype}"
+    )
     cli.say(build.summary(data))
     cli.say(f"run folder {folder}")
 
@@ -90,10 +93,13 @@ def main(config: config_dict.ConfigDict) -> None:
 
         state = train(config, settings, network, data, guard, state, save, folder, interrupted)
     signals.leave(interrupted, int(state.step))
+    peak = machine.peak_memory()
     measured = {
         "data_and_training_seconds": time.monotonic() - started,
         "matrix_product_gflops": machine.matrix_product_rate(),
+        **peak,
     }
+    cli.say(machine.say_memory(peak))
     figures.learning_curves(folder)
     if not data.info.env_id:
         cli.say(f"{data.info.name} has no simulator here, so nothing is evaluated; see {folder}")

@@ -7,6 +7,7 @@ One step: draw windows -> encode tokens -> draw a mask per window -> reconstruct
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -14,7 +15,17 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from mtm_jax import dataset, distributions, gathering, losses, masks, optim, tokens, training
+from mtm_jax import (
+    accumulation,
+    dataset,
+    distributions,
+    gathering,
+    losses,
+    masks,
+    optim,
+    tokens,
+    training,
+)
 from mtm_jax.config import PretrainConfig
 from mtm_jax.model import Model
 from mtm_jax.types import Tokens, Visible
@@ -45,6 +56,13 @@ class Batch(flax.struct.PyTreeNode):
         return self.counted[modality] & ~self.visible[modality]
 
 
+class Counts(NamedTuple):
+    """How many steps of each modality the losses are averages over: modality -> []."""
+
+    counted: Mapping[str, Array]
+    hidden: Mapping[str, Array]
+
+
 def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training.Trainer:
     """Build the training program; `run` takes a `dataset.Dataset` made for the model's window."""
     optimizer = optim.make_optimizer(config.optim)
@@ -69,16 +87,22 @@ def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training
         batch = make_batch(mask_key, config, model, stats, windows)
 
         sigma = jnp.exp(state.log_sigma) if config.loss.entropy_constraint else jnp.zeros(())
+        noise, whole = draw_noise(noise_key, config, model, batch), count(batch)
 
-        def gradients(pairs: gathering.Pairs | None) -> tuple[dict, training.Metrics]:
-            def total(params: dict) -> tuple[Array, training.Metrics]:
-                outputs = model.apply(params, batch.tokens, batch.visible, dropout_key, pairs)
-                return loss(config, model, outputs, batch, sigma, noise_key)
+        def gradients(part: tuple[Batch, Array | None], key: Array) -> tuple[dict, dict]:
+            batch, noise = part
 
-            return jax.grad(total, has_aux=True)(state.params)
+            def compute(pairs: gathering.Pairs | None) -> tuple[dict, training.Metrics]:
+                def total(params: dict) -> tuple[Array, training.Metrics]:
+                    outputs = model.apply(params, batch.tokens, batch.visible, key, pairs)
+                    return loss(config, model, outputs, batch, sigma, noise, whole)
 
-        grads, metrics = gathering.in_pairs_if_they_fit(
-            model.config.modalities, batch.visible, gradients
+                return jax.grad(total, has_aux=True)(state.params)
+
+            return gathering.in_pairs_if_they_fit(model.config.modalities, batch.visible, compute)
+
+        grads, metrics = accumulation.over_parts(
+            gradients, (batch, noise), dropout_key, config.micro_batches
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics["train/gradient_norm"] = optax.global_norm(grads)
@@ -135,30 +159,59 @@ def _where_counted(counted: Array, encoded: Array) -> Array:
     return jnp.where(counted.reshape(*counted.shape, *[1] * (encoded.ndim - 2)), encoded, 0.0)
 
 
+def count(batch: Batch) -> Counts:
+    """Count the steps of a batch that its losses are averages over."""
+    sums = {m: (batch.counted[m].sum(), batch.hidden(m).sum()) for m in batch.counted}
+    counted, hidden = ({m: s[i].astype(jnp.float32) for m, s in sums.items()} for i in range(2))
+    return Counts(counted, hidden)
+
+
+def draw_noise(key: Array, config: PretrainConfig, model: Model, batch: Batch) -> Array | None:
+    """Draw the standard normal noise of the entropy estimate, [B, K, T, A], where there is one."""
+    for spec in model.config.modalities:
+        if spec.head == "tanh_normal":
+            shape = config.loss.entropy_samples, *batch.tokens[spec.name].shape
+            return jnp.moveaxis(jax.random.normal(key, shape), 0, 1)
+    return None
+
+
 def loss(
     config: PretrainConfig,
     model: Model,
     outputs: dict,
     batch: Batch,
     sigma: Array,
-    noise_key: Array,
+    noise: Array | None,
+    whole: Counts | None = None,
 ) -> tuple[Array, training.Metrics]:
     """Sum the losses of all modalities.
 
     Squared error or cross-entropy on every counted token, visible or hidden (MTM section 3.2);
     under a TanhNormal head the action loss of M3PC equations 1 and 2.
+
+    Args:
+        config: settings.
+        model: what computed `outputs`.
+        outputs: predictions for `batch`.
+        batch: targets.
+        sigma: multiplier of the entropy, [].
+        noise: `draw_noise`.
+        whole: counts of the batch that this one is a part of: the losses and metrics of all parts
+            sum to those of the whole.
     """
+    whole = count(batch) if whole is None else whole
     total, metrics = jnp.zeros(()), {}
     for spec in model.config.modalities:
         name = spec.name
         counted, target, output = batch.counted[name], batch.tokens[name], outputs[name]
         if spec.head == "tanh_normal":
-            noise = jax.random.normal(noise_key, (config.loss.entropy_samples, *target.shape))
-            hidden = batch.hidden(name)
-            part, parts = action_loss(config, output, target, counted, hidden, sigma, noise)
+            hidden, counts = batch.hidden(name), (whole.counted[name], whole.hidden[name])
+            draws = jnp.moveaxis(noise, 1, 0)
+            part, parts = action_loss(config, output, target, counted, hidden, sigma, draws, counts)
             metrics |= parts
         else:
-            part = losses.masked_mean(reconstruction(spec.head, output, target), counted)
+            error = reconstruction(spec.head, output, target)
+            part = losses.masked_mean(error, counted, whole.counted[name])
         total += part
         metrics[f"train/{name}"] = part
     metrics["train/loss"] = total
@@ -178,17 +231,20 @@ def action_loss(
     hidden: Array,  # [B, T]
     sigma: Array,
     noise: Array,  # [K, B, T, A], standard normal draws of the entropy estimate
+    counts: tuple[Array | None, Array | None] = (None, None),  # of the whole, counted and hidden
 ) -> tuple[Array, training.Metrics]:
     """M3PC's action loss: likelihood and entropy of hidden actions, error of the visible ones.
 
     The squared error is averaged over all counted steps, as the released code does.
     """
+    all_counted, all_hidden = counts
     over_dims = jnp.sum if config.loss.entropy_reduction == "joint" else jnp.mean
     nll = over_dims(losses.negative_log_likelihood(dist, actions), axis=-1)
     entropy = over_dims(distributions.entropy(dist, noise), axis=-1)
     error = losses.squared_error(distributions.mode(dist), actions)
-    mean_nll, mean_entropy = losses.masked_mean(nll, hidden), losses.masked_mean(entropy, hidden)
-    mean_error = losses.masked_mean(jnp.where(hidden, 0.0, error), counted)
+    mean_nll = losses.masked_mean(nll, hidden, all_hidden)
+    mean_entropy = losses.masked_mean(entropy, hidden, all_hidden)
+    mean_error = losses.masked_mean(jnp.where(hidden, 0.0, error), counted, all_counted)
     metrics = {
         "train/nll": mean_nll,
         "train/entropy": mean_entropy,
