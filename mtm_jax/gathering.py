@@ -57,17 +57,23 @@ def pair(visible: Array) -> tuple[Pairs, Array]:
 
 
 def in_pairs_if_they_fit(
-    specs: Sequence[ModalitySpec], visible: Visible, compute: Callable[[Pairs | None], Any]
+    specs: Sequence[ModalitySpec],
+    visible: Visible,
+    compute: Callable[[Pairs | None], Any],
+    group: str | None = None,
 ) -> Any:
     """Compute with the pairs of windows, `visible` modality -> [B, T], if they fit, else with None.
 
     Gradients belong inside `compute`: around the choice they would keep room for what either way
-    remembers. Under `vmap` both ways are computed.
+    remembers. Under `vmap` both ways are computed, unless its axis is named by `group`: then all
+    choose alike, pairs only if those of all fit.
     """
     flat = layout.flat_visible(specs, visible)
     if flat.shape[0] < SMALLEST_BATCH or flat.shape[0] % 2:
         return compute(None)
     pairs, fit = pair(flat)
+    if group is not None:
+        fit = jax.lax.pmin(fit.astype(jnp.int32), group) > 0
     return jax.lax.cond(fit, lambda: compute(pairs), lambda: compute(None))
 
 

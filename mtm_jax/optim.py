@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import optax
+from jax import Array
 
 from mtm_jax.config import OptimConfig
 
 
-def make_schedule(config: OptimConfig) -> optax.Schedule:
-    """Linear warm-up from zero, then a cosine to zero at `total_steps`."""
+def make_schedule(config: OptimConfig, learning_rate: Array | None = None) -> optax.Schedule:
+    """Linear warm-up from zero, then a cosine to zero at `total_steps`.
+
+    Args:
+        config: settings.
+        learning_rate: the peak, where it is only known in the compiled program; else `config`'s.
+    """
+    if learning_rate is not None:
+        shape = make_schedule(dataclasses.replace(config, learning_rate=1.0))
+        return lambda count: learning_rate * shape(count)
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
@@ -26,10 +37,16 @@ def decay_mask(params: dict) -> dict:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
-    """AdamW with decoupled weight decay on matrices, the schedule, and optional clipping."""
+def make_optimizer(
+    config: OptimConfig, learning_rate: Array | None = None
+) -> optax.GradientTransformation:
+    """AdamW with decoupled weight decay on matrices, the schedule, and optional clipping.
+
+    Args:
+        config, learning_rate: see `make_schedule`.
+    """
     adamw = optax.adamw(
-        make_schedule(config),
+        make_schedule(config, learning_rate),
         b1=config.b1,
         b2=config.b2,
         weight_decay=config.weight_decay,

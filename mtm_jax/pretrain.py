@@ -6,7 +6,8 @@ One step: draw windows -> encode tokens -> draw a mask per window -> reconstruct
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import flax.struct
@@ -27,6 +28,7 @@ from mtm_jax import (
     training,
 )
 from mtm_jax.config import PretrainConfig
+from mtm_jax.errors import UserError
 from mtm_jax.model import Model
 from mtm_jax.types import Tokens, Visible
 
@@ -63,8 +65,53 @@ class Counts(NamedTuple):
     hidden: Mapping[str, Array]
 
 
+class Varied(NamedTuple):
+    """What trainings of one group may differ in; None: as the configuration says."""
+
+    learning_rate: Array | None = None
+    entropy_target: Array | None = None
+
+
 def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training.Trainer:
     """Build the training program; `run` takes a `dataset.Dataset` made for the model's window."""
+    step = _make_step(config, model, stats)
+    return training.make_trainer(_make_init(config, model), lambda s, d: step(s, d, Varied()))
+
+
+def make_group_trainer(
+    configs: Sequence[PretrainConfig], model: Model, stats: Stats
+) -> training.Trainer:
+    """Build one program of several trainings; `init` takes their keys, [M].
+
+    Each computes what its own program would, up to rounding.
+
+    Args:
+        configs: of each; they may differ in the learning rate and the entropy target.
+        model, stats: of all.
+
+    Raises:
+        UserError: the configurations differ in something else.
+    """
+    first = configs[0]
+    varied = [(c.optim.learning_rate, c.loss.entropy_target) for c in configs]
+    for config, (rate, target) in zip(configs, varied, strict=True):
+        loss = dataclasses.replace(first.loss, entropy_target=target)
+        optim_config = dataclasses.replace(first.optim, learning_rate=rate)
+        if config != dataclasses.replace(first, loss=loss, optim=optim_config):
+            raise UserError(
+                "trainings of one program may differ in the learning rate and the entropy target "
+                f"only, and these differ in more: {first} and {config}"
+            )
+    # What is alike stays a constant of the program.
+    rates, targets = (
+        jnp.asarray(values) if len(set(values)) > 1 else None
+        for values in zip(*varied, strict=True)
+    )
+    step = _make_step(first, model, stats, training.GROUP)
+    return training.make_group_trainer(_make_init(first, model), step, Varied(rates, targets))
+
+
+def _make_init(config: PretrainConfig, model: Model) -> Callable[[Array], TrainState]:
     optimizer = optim.make_optimizer(config.optim)
     sigma_optimizer = optax.adam(config.loss.sigma_learning_rate)
 
@@ -81,7 +128,17 @@ def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training
             step=jnp.zeros((), jnp.int32),
         )
 
-    def step(state: TrainState, data: dataset.Dataset) -> tuple[TrainState, training.Metrics]:
+    return init
+
+
+def _make_step(
+    config: PretrainConfig, model: Model, stats: Stats, group: str | None = None
+) -> training.GroupStepFn:
+    sigma_optimizer = optax.adam(config.loss.sigma_learning_rate)
+
+    def step(
+        state: TrainState, data: dataset.Dataset, varied: Varied
+    ) -> tuple[TrainState, training.Metrics]:
         window_key, mask_key, dropout_key, noise_key = step_keys(state)
         windows = dataset.sample_windows(window_key, data, config.batch_size, model.config.window)
         batch = make_batch(mask_key, config, model, stats, windows)
@@ -99,30 +156,38 @@ def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training
 
                 return jax.grad(total, has_aux=True)(state.params)
 
-            return gathering.in_pairs_if_they_fit(model.config.modalities, batch.visible, compute)
+            return gathering.in_pairs_if_they_fit(
+                model.config.modalities, batch.visible, compute, group
+            )
 
         grads, metrics = accumulation.over_parts(
             gradients, (batch, noise), dropout_key, config.micro_batches
         )
+        optimizer = optim.make_optimizer(config.optim, varied.learning_rate)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics["train/gradient_norm"] = optax.global_norm(grads)
         state = state.replace(
             params=optax.apply_updates(state.params, updates), opt_state=opt_state
         )
         if "train/entropy" in metrics and config.loss.entropy_constraint:
-            state = dual_step(state, metrics["train/entropy"], batch.hidden("actions").any())
+            target = varied.entropy_target
+            target = config.loss.entropy_target if target is None else target
+            known = batch.hidden("actions").any()
+            state = dual_step(state, metrics["train/entropy"], target, known)
             metrics["train/sigma"] = jnp.exp(state.log_sigma)
         return state.replace(step=state.step + 1), metrics
 
-    def dual_step(state: TrainState, entropy: Array, known: Array) -> TrainState:
+    def dual_step(
+        state: TrainState, entropy: Array, target: Array | float, known: Array
+    ) -> TrainState:
         """Move sigma where the entropy is known: without a hidden action there is none."""
-        grad = jax.grad(losses.dual_loss)(state.log_sigma, entropy, config.loss.entropy_target)
+        grad = jax.grad(losses.dual_loss)(state.log_sigma, entropy, target)
         update, opt_state = sigma_optimizer.update(grad, state.sigma_opt_state)
         new, old = (state.log_sigma + update, opt_state), (state.log_sigma, state.sigma_opt_state)
         log_sigma, opt_state = jax.tree.map(lambda n, o: jnp.where(known, n, o), new, old)
         return state.replace(log_sigma=log_sigma, sigma_opt_state=opt_state)
 
-    return training.make_trainer(init, step)
+    return step
 
 
 def step_keys(state: TrainState) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +12,11 @@ from jax import Array
 
 Metrics = dict[str, Array]  # "group/name" -> scalar
 StepFn = Callable[[Any, Any], tuple[Any, Metrics]]
+GroupStepFn = Callable[[Any, Any, Any], tuple[Any, Metrics]]
 
-
-FINITE = (
-    "state/finite"  # among the metrics of `run`: 1 where the state it returns is finite, else 0
-)
+# Among the metrics of `run`: 1 where the state it returns is finite, else 0.
+FINITE = "state/finite"
+GROUP = "group"  # name of the axis of trainings that share a program
 
 
 class Located(NamedTuple):
@@ -66,6 +66,45 @@ def make_trainer(init: Callable[[Array], Any], step: StepFn) -> Trainer:
         return jax.lax.while_loop(lambda f: f.finite & (f.steps < limit), advance, first)
 
     return Trainer(jax.jit(lambda key: _strongly_typed(init(key))), run, locate)
+
+
+def make_group_trainer(init: Callable[[Array], Any], step: GroupStepFn, members: Any) -> Trainer:
+    """Wrap several trainings into one compiled scan: a state of each, stacked, and the same data.
+
+    Args:
+        init: as for `make_trainer`; takes the keys of all, [M].
+        step: `step(state, data, member) -> (state, metrics)`, of one training; collectives over
+            `GROUP` reach all.
+        members: what they differ in, a pytree with a leading axis M on every leaf.
+
+    Returns:
+        The program, whose metrics are [M]. `locate` is not for groups: its trainings stop each
+        for itself.
+    """
+
+    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
+    def run(states: Any, data: Any, length: int) -> tuple[Any, Metrics]:
+        together = jax.vmap(step, in_axes=(0, None, 0), axis_name=GROUP)
+        states, metrics = jax.lax.scan(
+            lambda s, _: together(s, data, members), states, None, length=length
+        )
+        finite = jax.vmap(all_finite)(states).astype(jnp.float32)
+        return states, jax.tree.map(lambda x: x.mean(0), metrics) | {FINITE: finite}
+
+    def locate(states: Any, data: Any, limit: int) -> Located:
+        raise NotImplementedError("a group of trainings is not located; locate one of them")
+
+    return Trainer(jax.jit(lambda keys: _strongly_typed(jax.vmap(init)(keys))), run, locate)
+
+
+def stack(states: Sequence[Any]) -> Any:
+    """Join the states of several trainings into that of a group."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def member(states: Any, k: int) -> Any:
+    """Take one training's state out of a group's."""
+    return jax.tree.map(lambda leaf: leaf[k], states)
 
 
 def all_finite(tree: Any) -> Array:

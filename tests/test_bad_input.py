@@ -209,7 +209,7 @@ CASES = [
     ("critic", "--config.run={run} --config.critic.steps=-1", "critic.steps is -1"),
     ("critic", "--config.run={run} --config.critic.expectile=1.5", "expectile is 1.5"),
     ("critic", "--config.run={run} --config.critic.discount=nan", "discount is nan"),
-    ("critic", "--config.run={run} --config.critic.hidden=()", r"hidden is \(\)"),
+    ("critic", "--config.run={run} --config.critic.hidden=(0,)", r"hidden is \(0,\)"),
     ("critic", "--config.run={run}", "holds a run of None", text("run/config.json", "{}")),
     ("critic", "--config.run={run}", "lacks seed", a_config(lambda c: c.pop("seed"))),
     (
