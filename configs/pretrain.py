@@ -89,6 +89,7 @@ def get_config(name="hopper-medium"):
     config.keep_metric = "valid/train_masks/actions"  # lower is better; metrics.jsonl names them
     config.use_older = False  # continue from the newest good checkpoint where the newest is damaged
     config.debug_batch = ""  # a file of a run's debug folder: repeat that step, say what is wrong
+    config.distributed = False  # True: one training in several processes, as a scheduler started
     config.wandb_project = ""  # also log to this project of Weights & Biases
 
     config.eval = config_dict.ConfigDict()

@@ -86,4 +86,6 @@ def describe() -> str:
     """Name the device, with its present matrix-product rate."""
     device = jax.devices()[0]
     cores = f"{os.cpu_count()} cores, " if device.platform == "cpu" else ""
-    return f"{device.device_kind} ({cores}{matrix_product_rate():.0f} GFLOP/s in float32 products)"
+    several = f"{jax.device_count()} x " if jax.device_count() > 1 else ""
+    rate = f"{matrix_product_rate():.0f} GFLOP/s in float32 products"
+    return f"{several}{device.device_kind} ({cores}{rate})"

@@ -19,7 +19,7 @@ CONFIG_FILE = "config.json"
 # Keys that may change between the parts of one run: they do not touch what is trained.
 FREE_KEYS = ("out", "eval", "save_every", "wandb_project", "keep_best", "keep_metric")
 FREE_KEYS += ("use_older", "debug_batch")
-FREE_KEYS += ("micro_batches", "model.remat")  # the same step in less memory
+FREE_KEYS += ("distributed", "micro_batches", "model.remat")  # the same step in less memory
 # Keys that other programs need of a pretraining run.
 PRETRAINING_KEYS = {"env", "source", "preset", "variant", "seed", "batch_size", "model.window"}
 PRETRAINING_KEYS |= {f"data.{k}" for k in ("steps", "train_fraction", "split_seed")}

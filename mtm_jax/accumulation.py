@@ -1,4 +1,8 @@
-"""A batch computed in parts, one after the other, which takes the memory of one part."""
+"""A batch computed in parts: one after the other, in the memory of one, and on several devices.
+
+Functions that take an `axis` run on every device of a mesh, where it names the axis over which
+batches are divided; None: there is one device.
+"""
 
 from __future__ import annotations
 
@@ -35,3 +39,31 @@ def over_parts(compute: Callable[[Any, Array], Any], batch: Any, key: Array, par
 def _take_turns(x: Array, parts: int) -> Array:
     """[B, ...] -> [parts, B / parts, ...], rows dealt out in turn: devices keep theirs."""
     return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+def parts_of(axis: str | None) -> int:
+    """How many devices a batch is divided among."""
+    return 1 if axis is None else jax.lax.axis_size(axis)
+
+
+def own_part(tree: Any, axis: str | None) -> Any:
+    """Take this device's block of rows, [B / devices, ...], of a tree of arrays [B, ...]."""
+    if axis is None:
+        return tree
+    parts, place = jax.lax.axis_size(axis), jax.lax.axis_index(axis)
+
+    def take(x: Array) -> Array:
+        rows = x.shape[0] // parts
+        return jax.lax.dynamic_slice_in_dim(x, place * rows, rows)
+
+    return jax.tree.map(take, tree)
+
+
+def own_key(key: Array, axis: str | None) -> Array:
+    """Give every device a key of its own."""
+    return key if axis is None else jax.random.fold_in(key, jax.lax.axis_index(axis))
+
+
+def sum_over(tree: Any, axis: str | None) -> Any:
+    """Sum a tree of arrays over devices."""
+    return tree if axis is None else jax.lax.psum(tree, axis)

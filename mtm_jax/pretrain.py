@@ -72,14 +72,25 @@ class Varied(NamedTuple):
     entropy_target: Array | None = None
 
 
-def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training.Trainer:
-    """Build the training program; `run` takes a `dataset.Dataset` made for the model's window."""
-    step = _make_step(config, model, stats)
+def make_trainer(
+    config: PretrainConfig, model: Model, stats: Stats, axis: str | None = None
+) -> training.Trainer:
+    """Build the training program; `run` takes a `dataset.Dataset` made for the model's window.
+
+    Args:
+        config, model, stats: what is trained.
+        axis: of a mesh over which each batch is divided, for `sharding.over_devices`.
+    """
+    step = _make_step(config, model, stats, axis=axis)
     return training.make_trainer(_make_init(config, model), lambda s, d: step(s, d, Varied()))
 
 
 def make_group_trainer(
-    configs: Sequence[PretrainConfig], model: Model, stats: Stats
+    configs: Sequence[PretrainConfig],
+    model: Model,
+    stats: Stats,
+    axis: str | None = None,
+    members_axis: str | None = None,
 ) -> training.Trainer:
     """Build one program of several trainings; `init` takes their keys, [M].
 
@@ -88,6 +99,8 @@ def make_group_trainer(
     Args:
         configs: of each; they may differ in the learning rate and the entropy target.
         model, stats: of all.
+        axis: see `make_trainer`.
+        members_axis: of a mesh over which the trainings are divided.
 
     Raises:
         UserError: the configurations differ in something else.
@@ -107,8 +120,9 @@ def make_group_trainer(
         jnp.asarray(values) if len(set(values)) > 1 else None
         for values in zip(*varied, strict=True)
     )
-    step = _make_step(first, model, stats, training.GROUP)
-    return training.make_group_trainer(_make_init(first, model), step, Varied(rates, targets))
+    step = _make_step(first, model, stats, training.GROUP, axis)
+    varied = Varied(rates, targets)
+    return training.make_group_trainer(_make_init(first, model), step, varied, members_axis)
 
 
 def _make_init(config: PretrainConfig, model: Model) -> Callable[[Array], TrainState]:
@@ -132,7 +146,11 @@ def _make_init(config: PretrainConfig, model: Model) -> Callable[[Array], TrainS
 
 
 def _make_step(
-    config: PretrainConfig, model: Model, stats: Stats, group: str | None = None
+    config: PretrainConfig,
+    model: Model,
+    stats: Stats,
+    group: str | None = None,
+    axis: str | None = None,
 ) -> training.GroupStepFn:
     sigma_optimizer = optax.adam(config.loss.sigma_learning_rate)
 
@@ -140,11 +158,14 @@ def _make_step(
         state: TrainState, data: dataset.Dataset, varied: Varied
     ) -> tuple[TrainState, training.Metrics]:
         window_key, mask_key, dropout_key, noise_key = step_keys(state)
-        windows = dataset.sample_windows(window_key, data, config.batch_size, model.config.window)
-        batch = make_batch(mask_key, config, model, stats, windows)
+        index = dataset.draw_windows(window_key, data, config.batch_size)
+        index = accumulation.own_part(index, axis)
+        windows = dataset.take_windows(data, index, model.config.window)
+        batch = make_batch(mask_key, config, model, stats, windows, axis)
 
         sigma = jnp.exp(state.log_sigma) if config.loss.entropy_constraint else jnp.zeros(())
-        noise, whole = draw_noise(noise_key, config, model, batch), count(batch)
+        noise = draw_noise(noise_key, config, model, batch, axis)
+        whole = accumulation.sum_over(count(batch), axis)
 
         def gradients(part: tuple[Batch, Array | None], key: Array) -> tuple[dict, dict]:
             batch, noise = part
@@ -160,9 +181,11 @@ def _make_step(
                 model.config.modalities, batch.visible, compute, group
             )
 
-        grads, metrics = accumulation.over_parts(
+        dropout_key = accumulation.own_key(dropout_key, axis)
+        parts = accumulation.over_parts(
             gradients, (batch, noise), dropout_key, config.micro_batches
         )
+        grads, metrics = accumulation.sum_over(parts, axis)
         optimizer = optim.make_optimizer(config.optim, varied.learning_rate)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics["train/gradient_norm"] = optax.global_norm(grads)
@@ -172,7 +195,7 @@ def _make_step(
         if "train/entropy" in metrics and config.loss.entropy_constraint:
             target = varied.entropy_target
             target = config.loss.entropy_target if target is None else target
-            known = batch.hidden("actions").any()
+            known = whole.hidden["actions"] > 0
             state = dual_step(state, metrics["train/entropy"], target, known)
             metrics["train/sigma"] = jnp.exp(state.log_sigma)
         return state.replace(step=state.step + 1), metrics
@@ -196,11 +219,17 @@ def step_keys(state: TrainState) -> Array:
 
 
 def make_batch(
-    key: Array, config: PretrainConfig, model: Model, stats: Stats, windows: dataset.Windows
+    key: Array,
+    config: PretrainConfig,
+    model: Model,
+    stats: Stats,
+    windows: dataset.Windows,
+    axis: str | None = None,
 ) -> Batch:
-    """Encode windows and draw one training mask for each."""
+    """Encode windows, this device's, and draw one training mask for each."""
     names = [m.name for m in model.config.modalities]
-    keys = jax.random.split(key, windows.valid.shape[0])
+    keys = jax.random.split(key, windows.valid.shape[0] * accumulation.parts_of(axis))
+    keys = accumulation.own_part(keys, axis)
     window = model.config.window
     visible = jax.vmap(lambda k: masks.draw(k, config.masks, window, names))(keys)
     return mask_batch(model, stats, windows, visible)
@@ -231,12 +260,16 @@ def count(batch: Batch) -> Counts:
     return Counts(counted, hidden)
 
 
-def draw_noise(key: Array, config: PretrainConfig, model: Model, batch: Batch) -> Array | None:
+def draw_noise(
+    key: Array, config: PretrainConfig, model: Model, batch: Batch, axis: str | None = None
+) -> Array | None:
     """Draw the standard normal noise of the entropy estimate, [B, K, T, A], where there is one."""
     for spec in model.config.modalities:
         if spec.head == "tanh_normal":
-            shape = config.loss.entropy_samples, *batch.tokens[spec.name].shape
-            return jnp.moveaxis(jax.random.normal(key, shape), 0, 1)
+            rows, *shape = batch.tokens[spec.name].shape
+            shape = config.loss.entropy_samples, rows * accumulation.parts_of(axis), *shape
+            noise = jnp.moveaxis(jax.random.normal(key, shape), 0, 1)
+            return accumulation.own_part(noise, axis)
     return None
 
 
