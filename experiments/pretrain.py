@@ -100,6 +100,7 @@ def main(config: config_dict.ConfigDict) -> None:
             return checkpoints, restore(config, data, network, fresh, checkpoints)
 
         checkpoints, state = sharding.main_first(opened)
+        state = sharding.replicate(state, mesh)
 
         def save(state: pretrain.TrainState, score: float | None) -> None:
             state = sharding.local(state, mesh)

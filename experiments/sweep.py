@@ -85,6 +85,8 @@ def check(config: config_dict.ConfigDict) -> None:
             raise UserError(f"{key} is {config[key]}; it must not be negative")
     if not 1 / 60 <= config.hours < 10_000:
         raise UserError(f"hours is {config.hours}; give a job from a minute to 10 000 hours")
+    if not all(isinstance(o, str) and "=" in o for o in config.overrides):
+        raise UserError(f"overrides are {config.overrides}; write them as \"('KEY=VALUE',)\"")
     if importlib.util.find_spec("submitit") is None:
         raise UserError("sweeps need submitit; pip install 'mtm_jax[cluster]'")
 

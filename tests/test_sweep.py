@@ -129,6 +129,7 @@ def test_a_wrong_command_line_is_refused_before_anything_runs(overrides, message
         ("parallel=0", "parallel is 0"),
         ("gpus=-1", "gpus is -1"),
         ("hours=0.0", "hours is 0.0"),
+        ("overrides=(1,)", "overrides are .1,.; write them as"),
     ],
 )
 def test_settings_out_of_range_are_refused(submitit, override, message):
