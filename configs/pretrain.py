@@ -59,6 +59,7 @@ def get_config(name="hopper-medium"):
     config.model.dropout = 0.1
     config.model.compute_dtype = "auto"  # bfloat16 on accelerators, float32 on the CPU
     config.model.positions = "released"  # of the window slots; orthogonal: neighbours differ more
+    config.model.remat = False  # True: less memory, a third more to compute
     config.model.bins = 0  # 0 = continuous tokens; else uniform bins per dimension (mtm only)
 
     config.masks = config_dict.ConfigDict()
@@ -76,6 +77,7 @@ def get_config(name="hopper-medium"):
     config.loss.sigma_learning_rate = 1e-4
 
     config.batch_size = 1024 if mtm else 2048  # MTM table C.2, M3PC table 4
+    config.micro_batches = 1  # parts of a batch, computed in turn: the same step in less memory
     config.steps = 140_000
     config.optim = config_dict.ConfigDict()
     config.optim.learning_rate = 1e-4
@@ -93,6 +95,7 @@ def get_config(name="hopper-medium"):
     config.keep_metric = "valid/train_masks/actions"  # lower is better; metrics.jsonl names them
     config.use_older = False  # continue from the newest good checkpoint where the newest is damaged
     config.debug_batch = ""  # a file of a run's debug folder: repeat that step, say what is wrong
+    config.distributed = False  # True: one training in several processes, as a scheduler started
     config.wandb_project = ""  # also log to this project of Weights & Biases
 
     config.eval = config_dict.ConfigDict()

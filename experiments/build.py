@@ -85,6 +85,7 @@ def pretrain_config(config: config_dict.ConfigDict, data: Data) -> PretrainConfi
         loss=LossConfig(**loss),
         optim=OptimConfig(total_steps=config.steps, **optim),
         batch_size=config.batch_size,
+        micro_batches=config.micro_batches,
     )
 
 

@@ -39,6 +39,7 @@ def run(
     description: str | Callable[[str], str] | None = None,
     argv: Sequence[str] | None = None,
     spell_out: Callable[[Sequence[str]], list[str]] = list,
+    start: Callable[[Sequence[str]], None] = lambda argv: None,
 ) -> None:
     """Parse the command line and call `main` with a locked configuration.
 
@@ -48,6 +49,7 @@ def run(
             writes all of the help, from FILE[:NAME].
         argv: arguments without the program's name; by default those of this process.
         spell_out: turns the arguments that a program takes without a flag into flags.
+        start: is called with the arguments before the configuration is read.
 
     Raises:
         SystemExit: what `failures.describe` says where it fails, with one sentence on stderr (and
@@ -59,6 +61,7 @@ def run(
         if _HELP.intersection(argv):
             print(_help(main, description, argv))
             return
+        start(argv)
         config = parse(argv, _default_file(main))
         _log_to_stderr()
         with signals.terminable():

@@ -44,13 +44,14 @@ class Program(NamedTuple):
         _, mask_key, dropout_key, noise_key = pretrain.step_keys(state)
         batch = pretrain.make_batch(mask_key, self.config, self.network, self.stats, windows)
         sigma = jnp.exp(state.log_sigma)
+        noise = pretrain.draw_noise(noise_key, self.config, self.network, batch)
 
         @jax.jit
         def differentiate(params: dict) -> tuple[dict, tuple]:
             def total(params: dict) -> tuple[jax.Array, tuple]:
                 outputs = self.network.apply(params, batch.tokens, batch.visible, dropout_key)
                 value, metrics = pretrain.loss(
-                    self.config, self.network, outputs, batch, sigma, noise_key
+                    self.config, self.network, outputs, batch, sigma, noise
                 )
                 return value, (outputs, metrics)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 import time
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +28,28 @@ def matrix_product_rate(size: int = 1024, repeats: int = 20) -> float:
         y = product(x)
     y.block_until_ready()
     return 2e-9 * size**3 * repeats / (time.perf_counter() - started)
+
+
+def peak_memory() -> dict[str, float]:
+    """Measure the most memory that was in use at once, in GB, under the name of what was measured.
+
+    On an accelerator that is the first local device's, arrays and compiled programs; on the CPU
+    the resident memory of this process, libraries included.
+    """
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return {"peak_device_memory_gb": 1e-9 * stats["peak_bytes_in_use"]}
+    unit = 1.0 if sys.platform == "darwin" else 1024.0
+    return {
+        "peak_process_memory_gb": 1e-9 * unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    }
+
+
+def say_memory(peak: Mapping[str, float]) -> str:
+    """Write what `peak_memory` measured as a sentence."""
+    return "; ".join(
+        f"{name.removesuffix('_gb').replace('_', ' ')} {gb:.2f} GB" for name, gb in peak.items()
+    )
 
 
 def simulation_rate(
@@ -61,4 +86,6 @@ def describe() -> str:
     """Name the device, with its present matrix-product rate."""
     device = jax.devices()[0]
     cores = f"{os.cpu_count()} cores, " if device.platform == "cpu" else ""
-    return f"{device.device_kind} ({cores}{matrix_product_rate():.0f} GFLOP/s in float32 products)"
+    several = f"{jax.device_count()} x " if jax.device_count() > 1 else ""
+    rate = f"{matrix_product_rate():.0f} GFLOP/s in float32 products"
+    return f"{several}{device.device_kind} ({cores}{rate})"

@@ -80,7 +80,8 @@ class Guard:
         what = bad_metrics(jax.device_get(found.metrics)) + bad_arrays(found.after)
         examined = self._examine(found.before, data) if self._examine else Examined("", {})
         path = self._folder / FOLDER / f"before_{step:08d}.npz"
-        write(path, found.before, examined.arrays)
+        if jax.process_index() == 0:
+            write(path, found.before, examined.arrays)
         stored = f"the state before is in {path}"
         text = "; ".join(part for part in (examined.text, stored) if part)
         raise self._error(f"in {self._unit.removesuffix('s')} {step}", what, text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import pathlib
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -20,6 +21,7 @@ from experiments import (
     build,
     cli,
     debug_batch,
+    distributed,
     evaluate,
     machine,
     nonfinite,
@@ -38,6 +40,7 @@ from mtm_jax import (
     progress,
     records,
     results,
+    sharding,
 )
 from mtm_jax.config import PretrainConfig
 from mtm_jax.data import info as data_info
@@ -54,18 +57,28 @@ def main(config: config_dict.ConfigDict) -> None:
     if spec := data_info.find_env(config.env):
         make.load_suite(spec)  # a missing library is said now, not after training
     folder = pathlib.Path(config.out) if config.out else build.default_out(config)
-    runs.check_folder(folder, runs.to_json(config))
+    writes = sharding.is_main()
+    if writes:
+        runs.check_folder(folder, runs.to_json(config))
     data = build.load_data(config)
     settings = build.pretrain_config(config, data)
     network = model.make_model(settings.model)
-    trainer = pretrain.make_trainer(settings, network, data.stats)
+    mesh = sharding.make_mesh(settings)
+    trainer = sharding.over_devices(
+        lambda axis: pretrain.make_trainer(settings, network, data.stats, axis), mesh
+    )
+    data = data._replace(train=sharding.replicate(data.train, mesh))
     program = debug_batch.Program(settings, network, data.stats)
     if config.debug_batch:
         state = trainer.init(jax.random.key(config.seed))
         debug_batch.replay(pathlib.Path(config.debug_batch), program, state)
         return
-    runs.open_run(folder, runs.to_json(config))
-    cli.say(f"preset [bold]{config.preset}[/] on {machine.describe()}")
+    if writes:
+        runs.open_run(folder, runs.to_json(config))
+    cli.say(
+        f"preset [bold]{config.preset}[/] on {machine.describe()}, "
+        f"computing in {settings.model.compute_dtype}"
+    )
     cli.say(build.summary(data))
     cli.say(f"run folder {folder}")
 
@@ -78,22 +91,37 @@ def main(config: config_dict.ConfigDict) -> None:
         examine=program.examine,
         advice="try a lower --config.optim.learning_rate with another --config.out",
     )
-    with runs.only_writer(folder), signals.interruptible() as interrupted:
-        checkpoints = checkpoint.Checkpoints(folder, keep_best=config.keep_best)
-        state = trainer.init(jax.random.key(config.seed))
-        state = restore(config, data, network, state, checkpoints)
+    holds = runs.only_writer(folder) if writes else contextlib.nullcontext()
+    with holds, signals.interruptible() as interrupted:
+        fresh = trainer.init(jax.random.key(config.seed))
+
+        def opened() -> tuple[checkpoint.Checkpoints, pretrain.TrainState]:
+            checkpoints = checkpoint.Checkpoints(folder, not writes, config.keep_best)
+            return checkpoints, restore(config, data, network, fresh, checkpoints)
+
+        checkpoints, state = sharding.main_first(opened)
+        state = sharding.replicate(state, mesh)
 
         def save(state: pretrain.TrainState, score: float | None) -> None:
+            state = sharding.local(state, mesh)
+            if not writes:
+                return
             agent = make_agent(config, data, network, state)
             saved = {"params": state.params, "stats": data.stats}
             checkpoints.save(agent.step, saved, state, agent_lib.describe(agent), score)
 
         state = train(config, settings, network, data, guard, state, save, folder, interrupted)
+    state = sharding.local(state, mesh)
     signals.leave(interrupted, int(state.step))
+    if not writes:
+        return
+    peak = machine.peak_memory()
     measured = {
         "data_and_training_seconds": time.monotonic() - started,
         "matrix_product_gflops": machine.matrix_product_rate(),
+        **peak,
     }
+    cli.say(machine.say_memory(peak))
     figures.learning_curves(folder)
     if not data.info.env_id:
         cli.say(f"{data.info.name} has no simulator here, so nothing is evaluated; see {folder}")
@@ -196,15 +224,16 @@ def train(
     validate = pretrain.make_validation(settings, network, data.stats)
     schedule = optim.make_schedule(settings.optim)
     validation_key = jax.random.key(config.data.split_seed)
-    writer = metrics.MetricsWriter(folder)
+    writer, writes = metrics.MetricsWriter(folder), sharding.is_main()
     step = saved = int(state.step)
-    writer.truncate(step)
+    if writes:
+        writer.truncate(step)
     with (
         progress.progress(config.steps, "pretraining", start=step) as bar,
         wandb_writer(config, folder) as wandb,
     ):
         bar.update(step, "compiling")
-        while step < config.steps and not interrupted:
+        while step < config.steps and not sharding.anywhere(bool(interrupted)):
             length = min(config.log_every, config.steps - step)
             state, row = guard.run(state, data.train, length)
             step += length
@@ -214,13 +243,16 @@ def train(
             if due(step, length, config.validate_every) or last or scored:
                 row |= jax.device_get(validate(state.params, data.valid, validation_key))
                 nonfinite.check(step, length, row)
-            writer.write(step, row)
+            if writes:
+                writer.write(step, row)
             if wandb:
                 wandb.write(step, row)
             bar.update(step, f"loss {row['train/loss']:.3f}")
             if saves or last:
                 save(state, score_of(row, config))
                 saved = step
+    if step < config.steps:
+        interrupted.note(signal.SIGTERM)  # perhaps another process was
     if saved < step:
         save(state, None)
     return state
@@ -231,7 +263,7 @@ def wandb_writer(
     config: config_dict.ConfigDict, folder: pathlib.Path
 ) -> Iterator[metrics.WandbWriter | None]:
     """Open the Weights & Biases run that a configuration asks for, if it does."""
-    if not config.wandb_project:
+    if not config.wandb_project or not sharding.is_main():
         yield None
         return
     writer = metrics.WandbWriter(config.wandb_project, folder.name, runs.to_json(config))
@@ -263,4 +295,4 @@ def score_of(row: Mapping[str, float], config: config_dict.ConfigDict) -> float 
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, start=distributed.start)

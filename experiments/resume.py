@@ -78,7 +78,8 @@ def described(
     """Collect what must not change within a run, as JSON values."""
     model = dataclasses.asdict(config)
     model["modalities"] = {m["name"]: m for m in model["modalities"]}
-    model.pop("compute_dtype")  # a run may go on on another machine
+    for name in ("compute_dtype", "remat"):  # a run may go on on another machine
+        model.pop(name)
     found = {"model": model, "data": dataclasses.asdict(info), "history": history}
     return json.loads(json.dumps(found | {"returns": returns}))
 

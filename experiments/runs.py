@@ -19,6 +19,7 @@ CONFIG_FILE = "config.json"
 # Keys that may change between the parts of one run: they do not touch what is trained.
 FREE_KEYS = ("out", "eval", "save_every", "wandb_project", "keep_best", "keep_metric")
 FREE_KEYS += ("use_older", "debug_batch")
+FREE_KEYS += ("distributed", "micro_batches", "model.remat")  # the same step in less memory
 # Keys that other programs need of a pretraining run.
 PRETRAINING_KEYS = {"env", "source", "preset", "variant", "seed", "batch_size", "model.window"}
 PRETRAINING_KEYS |= {f"data.{k}" for k in ("steps", "train_fraction", "split_seed")}
@@ -179,7 +180,7 @@ def only_writer(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _is_free(key: str) -> bool:
-    return key.split(".")[0] in FREE_KEYS and key not in FIXED_KEYS
+    return not {key, key.split(".")[0]}.isdisjoint(FREE_KEYS) and key not in FIXED_KEYS
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -53,8 +53,9 @@ class Checkpoints:
         self._keep_best = keep_best
         if not read_only:
             _remove_unfinished(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
-            enable_async_checkpointing=False, create=not read_only, read_only=read_only
+            enable_async_checkpointing=False, create=False, read_only=read_only, **_alone()
         )
         self._manager = ocp.CheckpointManager(
             self.folder,
@@ -265,6 +266,17 @@ class Checkpoints:
                         f"checkpoint {self.folder / str(step)} is damaged: array {item}{name} does "
                         "not match its digest"
                     )
+
+
+def _alone() -> dict[str, Any]:
+    """Options by which no process waits for another: the first one writes, each reads alone."""
+    if jax.process_count() == 1:
+        return {}
+    here = jax.process_index()
+    multiprocessing = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+    )
+    return {"multiprocessing_options": multiprocessing}
 
 
 def _holds_digests(value: Any) -> bool:

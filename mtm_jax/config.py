@@ -40,6 +40,7 @@ class ModelConfig:
     dropout: float = 0.1
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters and losses stay float32
     positions: Literal["released", "orthogonal"] = "released"  # embedding of the window slot
+    remat: bool = False  # compute each layer again for its gradient instead of keeping it
 
     def __post_init__(self):
         names = tuple(m.name for m in self.modalities)
@@ -181,9 +182,17 @@ class PretrainConfig:
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     batch_size: int = 2048
+    micro_batches: int = 1  # parts that a batch is computed in, one after the other
 
     def __post_init__(self):
-        _require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be at least 1")
+        for name in ("batch_size", "micro_batches"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name} is {value}; it must be at least 1")
+        _require(
+            self.batch_size % self.micro_batches == 0,
+            f"micro_batches is {self.micro_batches}, which does not divide the batch_size "
+            f"{self.batch_size}; choose one that does",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -190,8 +190,12 @@ def sample_windows(key: Array, data: Dataset, batch_size: int, window: int) -> W
         batch_size: B.
         window: T.
     """
-    index = jax.random.randint(key, (batch_size,), 0, data.window_starts.shape[0])
-    return take_windows(data, index, window)
+    return take_windows(data, draw_windows(key, data, batch_size), window)
+
+
+def draw_windows(key: Array, data: Dataset, batch_size: int) -> Array:
+    """Draw which windows `sample_windows` takes, [B] int."""
+    return jax.random.randint(key, (batch_size,), 0, data.window_starts.shape[0])
 
 
 def take_windows(data: Dataset, index: Array, window: int) -> Windows:

@@ -30,18 +30,20 @@ def negative_log_likelihood(dist: distributions.TanhNormal, actions: Array) -> A
     return -distributions.log_prob(dist, jnp.clip(actions, -limit, limit))
 
 
-def masked_mean(values: Array, weights: Array) -> Array:
+def masked_mean(values: Array, weights: Array, count: Array | None = None) -> Array:
     """Mean of `values` where `weights` is one; zero if it is nowhere.
 
     Args:
         values: [...].
         weights: bool or float, the shape of `values`.
+        count: where these are a part of something, the sum of all weights of the whole, []: the
+            results of all parts sum to its mean.
     """
     chex.assert_equal_shape([values, weights])
     weights = weights.astype(values.dtype)
     # `where` keeps non-finite values of excluded elements out of the sum.
     total = jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)
-    return total / jnp.maximum(jnp.sum(weights), 1.0)
+    return total / jnp.maximum(jnp.sum(weights) if count is None else count, 1.0)
 
 
 def action_lagrangian(nll: Array, entropy: Array, sigma: Array) -> Array:

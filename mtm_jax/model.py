@@ -142,7 +142,7 @@ class _MaskedTrajectoryModel(nn.Module):
 
         def stack(layers: int, name: str) -> transformer.Stack:
             sizes = (layers, c.width, c.heads, hidden)
-            return transformer.Stack(*sizes, c.dropout, self.dtype, name=name)
+            return transformer.Stack(*sizes, c.dropout, self.dtype, c.remat, name=name)
 
         self.encoder = stack(c.encoder_layers, "encoder")
         self.decoder = stack(c.decoder_layers, "decoder")

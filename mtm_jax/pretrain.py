@@ -16,7 +16,17 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from mtm_jax import dataset, distributions, gathering, losses, masks, optim, tokens, training
+from mtm_jax import (
+    accumulation,
+    dataset,
+    distributions,
+    gathering,
+    losses,
+    masks,
+    optim,
+    tokens,
+    training,
+)
 from mtm_jax.config import PretrainConfig
 from mtm_jax.errors import UserError
 from mtm_jax.model import Model
@@ -48,6 +58,13 @@ class Batch(flax.struct.PyTreeNode):
         return self.counted[modality] & ~self.visible[modality]
 
 
+class Counts(NamedTuple):
+    """How many steps of each modality the losses are averages over: modality -> []."""
+
+    counted: Mapping[str, Array]
+    hidden: Mapping[str, Array]
+
+
 class Varied(NamedTuple):
     """What trainings of one group may differ in; None: as the configuration says."""
 
@@ -55,14 +72,25 @@ class Varied(NamedTuple):
     entropy_target: Array | None = None
 
 
-def make_trainer(config: PretrainConfig, model: Model, stats: Stats) -> training.Trainer:
-    """Build the training program; `run` takes a `dataset.Dataset` made for the model's window."""
-    step = _make_step(config, model, stats)
+def make_trainer(
+    config: PretrainConfig, model: Model, stats: Stats, axis: str | None = None
+) -> training.Trainer:
+    """Build the training program; `run` takes a `dataset.Dataset` made for the model's window.
+
+    Args:
+        config, model, stats: what is trained.
+        axis: of a mesh over which each batch is divided, for `sharding.over_devices`.
+    """
+    step = _make_step(config, model, stats, axis=axis)
     return training.make_trainer(_make_init(config, model), lambda s, d: step(s, d, Varied()))
 
 
 def make_group_trainer(
-    configs: Sequence[PretrainConfig], model: Model, stats: Stats
+    configs: Sequence[PretrainConfig],
+    model: Model,
+    stats: Stats,
+    axis: str | None = None,
+    members_axis: str | None = None,
 ) -> training.Trainer:
     """Build one program of several trainings; `init` takes their keys, [M].
 
@@ -71,6 +99,8 @@ def make_group_trainer(
     Args:
         configs: of each; they may differ in the learning rate and the entropy target.
         model, stats: of all.
+        axis: see `make_trainer`.
+        members_axis: of a mesh over which the trainings are divided.
 
     Raises:
         UserError: the configurations differ in something else.
@@ -90,8 +120,9 @@ def make_group_trainer(
         jnp.asarray(values) if len(set(values)) > 1 else None
         for values in zip(*varied, strict=True)
     )
-    step = _make_step(first, model, stats, training.GROUP)
-    return training.make_group_trainer(_make_init(first, model), step, Varied(rates, targets))
+    step = _make_step(first, model, stats, training.GROUP, axis)
+    varied = Varied(rates, targets)
+    return training.make_group_trainer(_make_init(first, model), step, varied, members_axis)
 
 
 def _make_init(config: PretrainConfig, model: Model) -> Callable[[Array], TrainState]:
@@ -115,7 +146,11 @@ def _make_init(config: PretrainConfig, model: Model) -> Callable[[Array], TrainS
 
 
 def _make_step(
-    config: PretrainConfig, model: Model, stats: Stats, group: str | None = None
+    config: PretrainConfig,
+    model: Model,
+    stats: Stats,
+    group: str | None = None,
+    axis: str | None = None,
 ) -> training.GroupStepFn:
     sigma_optimizer = optax.adam(config.loss.sigma_learning_rate)
 
@@ -123,21 +158,34 @@ def _make_step(
         state: TrainState, data: dataset.Dataset, varied: Varied
     ) -> tuple[TrainState, training.Metrics]:
         window_key, mask_key, dropout_key, noise_key = step_keys(state)
-        windows = dataset.sample_windows(window_key, data, config.batch_size, model.config.window)
-        batch = make_batch(mask_key, config, model, stats, windows)
+        index = dataset.draw_windows(window_key, data, config.batch_size)
+        index = accumulation.own_part(index, axis)
+        windows = dataset.take_windows(data, index, model.config.window)
+        batch = make_batch(mask_key, config, model, stats, windows, axis)
 
         sigma = jnp.exp(state.log_sigma) if config.loss.entropy_constraint else jnp.zeros(())
+        noise = draw_noise(noise_key, config, model, batch, axis)
+        whole = accumulation.sum_over(count(batch), axis)
 
-        def gradients(pairs: gathering.Pairs | None) -> tuple[dict, training.Metrics]:
-            def total(params: dict) -> tuple[Array, training.Metrics]:
-                outputs = model.apply(params, batch.tokens, batch.visible, dropout_key, pairs)
-                return loss(config, model, outputs, batch, sigma, noise_key)
+        def gradients(part: tuple[Batch, Array | None], key: Array) -> tuple[dict, dict]:
+            batch, noise = part
 
-            return jax.grad(total, has_aux=True)(state.params)
+            def compute(pairs: gathering.Pairs | None) -> tuple[dict, training.Metrics]:
+                def total(params: dict) -> tuple[Array, training.Metrics]:
+                    outputs = model.apply(params, batch.tokens, batch.visible, key, pairs)
+                    return loss(config, model, outputs, batch, sigma, noise, whole)
 
-        grads, metrics = gathering.in_pairs_if_they_fit(
-            model.config.modalities, batch.visible, gradients, group
+                return jax.grad(total, has_aux=True)(state.params)
+
+            return gathering.in_pairs_if_they_fit(
+                model.config.modalities, batch.visible, compute, group
+            )
+
+        dropout_key = accumulation.own_key(dropout_key, axis)
+        parts = accumulation.over_parts(
+            gradients, (batch, noise), dropout_key, config.micro_batches
         )
+        grads, metrics = accumulation.sum_over(parts, axis)
         optimizer = optim.make_optimizer(config.optim, varied.learning_rate)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics["train/gradient_norm"] = optax.global_norm(grads)
@@ -147,7 +195,7 @@ def _make_step(
         if "train/entropy" in metrics and config.loss.entropy_constraint:
             target = varied.entropy_target
             target = config.loss.entropy_target if target is None else target
-            known = batch.hidden("actions").any()
+            known = whole.hidden["actions"] > 0
             state = dual_step(state, metrics["train/entropy"], target, known)
             metrics["train/sigma"] = jnp.exp(state.log_sigma)
         return state.replace(step=state.step + 1), metrics
@@ -171,11 +219,17 @@ def step_keys(state: TrainState) -> Array:
 
 
 def make_batch(
-    key: Array, config: PretrainConfig, model: Model, stats: Stats, windows: dataset.Windows
+    key: Array,
+    config: PretrainConfig,
+    model: Model,
+    stats: Stats,
+    windows: dataset.Windows,
+    axis: str | None = None,
 ) -> Batch:
-    """Encode windows and draw one training mask for each."""
+    """Encode windows, this device's, and draw one training mask for each."""
     names = [m.name for m in model.config.modalities]
-    keys = jax.random.split(key, windows.valid.shape[0])
+    keys = jax.random.split(key, windows.valid.shape[0] * accumulation.parts_of(axis))
+    keys = accumulation.own_part(keys, axis)
     window = model.config.window
     visible = jax.vmap(lambda k: masks.draw(k, config.masks, window, names))(keys)
     return mask_batch(model, stats, windows, visible)
@@ -199,30 +253,63 @@ def _where_counted(counted: Array, encoded: Array) -> Array:
     return jnp.where(counted.reshape(*counted.shape, *[1] * (encoded.ndim - 2)), encoded, 0.0)
 
 
+def count(batch: Batch) -> Counts:
+    """Count the steps of a batch that its losses are averages over."""
+    sums = {m: (batch.counted[m].sum(), batch.hidden(m).sum()) for m in batch.counted}
+    counted, hidden = ({m: s[i].astype(jnp.float32) for m, s in sums.items()} for i in range(2))
+    return Counts(counted, hidden)
+
+
+def draw_noise(
+    key: Array, config: PretrainConfig, model: Model, batch: Batch, axis: str | None = None
+) -> Array | None:
+    """Draw the standard normal noise of the entropy estimate, [B, K, T, A], where there is one."""
+    for spec in model.config.modalities:
+        if spec.head == "tanh_normal":
+            rows, *shape = batch.tokens[spec.name].shape
+            shape = config.loss.entropy_samples, rows * accumulation.parts_of(axis), *shape
+            noise = jnp.moveaxis(jax.random.normal(key, shape), 0, 1)
+            return accumulation.own_part(noise, axis)
+    return None
+
+
 def loss(
     config: PretrainConfig,
     model: Model,
     outputs: dict,
     batch: Batch,
     sigma: Array,
-    noise_key: Array,
+    noise: Array | None,
+    whole: Counts | None = None,
 ) -> tuple[Array, training.Metrics]:
     """Sum the losses of all modalities.
 
     Squared error or cross-entropy on every counted token, visible or hidden (MTM section 3.2);
     under a TanhNormal head the action loss of M3PC equations 1 and 2.
+
+    Args:
+        config: settings.
+        model: what computed `outputs`.
+        outputs: predictions for `batch`.
+        batch: targets.
+        sigma: multiplier of the entropy, [].
+        noise: `draw_noise`.
+        whole: counts of the batch that this one is a part of: the losses and metrics of all parts
+            sum to those of the whole.
     """
+    whole = count(batch) if whole is None else whole
     total, metrics = jnp.zeros(()), {}
     for spec in model.config.modalities:
         name = spec.name
         counted, target, output = batch.counted[name], batch.tokens[name], outputs[name]
         if spec.head == "tanh_normal":
-            noise = jax.random.normal(noise_key, (config.loss.entropy_samples, *target.shape))
-            hidden = batch.hidden(name)
-            part, parts = action_loss(config, output, target, counted, hidden, sigma, noise)
+            hidden, counts = batch.hidden(name), (whole.counted[name], whole.hidden[name])
+            draws = jnp.moveaxis(noise, 1, 0)
+            part, parts = action_loss(config, output, target, counted, hidden, sigma, draws, counts)
             metrics |= parts
         else:
-            part = losses.masked_mean(reconstruction(spec.head, output, target), counted)
+            error = reconstruction(spec.head, output, target)
+            part = losses.masked_mean(error, counted, whole.counted[name])
         total += part
         metrics[f"train/{name}"] = part
     metrics["train/loss"] = total
@@ -242,17 +329,20 @@ def action_loss(
     hidden: Array,  # [B, T]
     sigma: Array,
     noise: Array,  # [K, B, T, A], standard normal draws of the entropy estimate
+    counts: tuple[Array | None, Array | None] = (None, None),  # of the whole, counted and hidden
 ) -> tuple[Array, training.Metrics]:
     """M3PC's action loss: likelihood and entropy of hidden actions, error of the visible ones.
 
     The squared error is averaged over all counted steps, as the released code does.
     """
+    all_counted, all_hidden = counts
     over_dims = jnp.sum if config.loss.entropy_reduction == "joint" else jnp.mean
     nll = over_dims(losses.negative_log_likelihood(dist, actions), axis=-1)
     entropy = over_dims(distributions.entropy(dist, noise), axis=-1)
     error = losses.squared_error(distributions.mode(dist), actions)
-    mean_nll, mean_entropy = losses.masked_mean(nll, hidden), losses.masked_mean(entropy, hidden)
-    mean_error = losses.masked_mean(jnp.where(hidden, 0.0, error), counted)
+    mean_nll = losses.masked_mean(nll, hidden, all_hidden)
+    mean_entropy = losses.masked_mean(entropy, hidden, all_hidden)
+    mean_error = losses.masked_mean(jnp.where(hidden, 0.0, error), counted, all_counted)
     metrics = {
         "train/nll": mean_nll,
         "train/entropy": mean_entropy,

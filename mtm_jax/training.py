@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mtm_jax import accumulation
+
 Metrics = dict[str, Array]  # "group/name" -> scalar
 StepFn = Callable[[Any, Any], tuple[Any, Metrics]]
 GroupStepFn = Callable[[Any, Any, Any], tuple[Any, Metrics]]
@@ -68,7 +70,9 @@ def make_trainer(init: Callable[[Array], Any], step: StepFn) -> Trainer:
     return Trainer(jax.jit(lambda key: _strongly_typed(init(key))), run, locate)
 
 
-def make_group_trainer(init: Callable[[Array], Any], step: GroupStepFn, members: Any) -> Trainer:
+def make_group_trainer(
+    init: Callable[[Array], Any], step: GroupStepFn, members: Any, axis: str | None = None
+) -> Trainer:
     """Wrap several trainings into one compiled scan: a state of each, stacked, and the same data.
 
     Args:
@@ -76,6 +80,7 @@ def make_group_trainer(init: Callable[[Array], Any], step: GroupStepFn, members:
         step: `step(state, data, member) -> (state, metrics)`, of one training; collectives over
             `GROUP` reach all.
         members: what they differ in, a pytree with a leading axis M on every leaf.
+        axis: of a mesh over which the trainings are divided; collectives reach one device's.
 
     Returns:
         The program, whose metrics are [M]. `locate` is not for groups: its trainings stop each
@@ -85,8 +90,9 @@ def make_group_trainer(init: Callable[[Array], Any], step: GroupStepFn, members:
     @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
     def run(states: Any, data: Any, length: int) -> tuple[Any, Metrics]:
         together = jax.vmap(step, in_axes=(0, None, 0), axis_name=GROUP)
+        here = accumulation.own_part(members, axis)
         states, metrics = jax.lax.scan(
-            lambda s, _: together(s, data, members), states, None, length=length
+            lambda s, _: together(s, data, here), states, None, length=length
         )
         finite = jax.vmap(all_finite)(states).astype(jnp.float32)
         return states, jax.tree.map(lambda x: x.mean(0), metrics) | {FINITE: finite}

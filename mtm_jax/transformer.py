@@ -154,10 +154,13 @@ class Stack(nn.Module):
     hidden: int
     dropout: float
     dtype: jnp.dtype
+    remat: bool = False  # keep no more than what enters each layer for its gradient
 
     def setup(self):
+        # Its methods but __call__ are as they were; 3 is `deterministic`, counted from `self`.
+        block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
         self.blocks = [
-            Block(self.width, self.heads, self.hidden, self.dropout, self.dtype, name=f"layer_{i}")
+            block(self.width, self.heads, self.hidden, self.dropout, self.dtype, name=f"layer_{i}")
             for i in range(self.layers)
         ]
         self.norm = networks.layer_norm("norm")

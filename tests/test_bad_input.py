@@ -155,6 +155,7 @@ CASES = [
     ("pretrain", PRETRAIN + "--config.seed=-1", "seed is -1; it must be from 0"),
     ("pretrain", PRETRAIN + "--config.steps=0", "at least one step"),
     ("pretrain", PRETRAIN + "--config.batch_size=0", "batch_size is 0"),
+    ("pretrain", PRETRAIN + "--config.micro_batches=3", "does not divide the batch_size 16"),
     ("pretrain", PRETRAIN + "--config.save_every=0", "save_every is 0 steps"),
     ("pretrain", PRETRAIN + "--config.optim.warmup_fraction=nan", "warmup_fraction is nan"),
     ("pretrain", PRETRAIN + "--config.optim.learning_rate=-1", "learning_rate is -1"),

@@ -59,3 +59,10 @@ def test_the_smallest_settings_are_accepted():
     )
     config.OptimConfig(weight_decay=0.0, clip_norm=0.0, b1=0.0, b2=0.0)
     config.LossConfig(entropy_target=0.0)
+
+
+def test_parts_that_do_not_divide_a_batch_are_refused():
+    with pytest.raises(UserError, match="micro_batches is 3, .* divide the batch_size 32"):
+        config.PretrainConfig(MODEL, batch_size=32, micro_batches=3)
+    with pytest.raises(UserError, match="micro_batches is 0; it must be at least 1"):
+        config.PretrainConfig(MODEL, batch_size=32, micro_batches=0)

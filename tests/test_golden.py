@@ -106,7 +106,7 @@ def reconstruction_loss(release, mask):
     config = release.network.config
     plain = tuple(m for m in config.modalities if m.head != "tanh_normal")
     network = release.network._replace(config=dataclasses.replace(config, modalities=plain))
-    outputs, unused = release.predict(mask), (jnp.zeros(()), jax.random.key(0))
+    outputs, unused = release.predict(mask), (jnp.zeros(()), None)
     settings = PretrainConfig(network.config)
     total, parts = pretrain.loss(settings, network, outputs, batch_of(release, mask), *unused)
     return total, {f"loss_{m.name}": parts[f"train/{m.name}"] for m in plain}

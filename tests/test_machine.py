@@ -1,5 +1,7 @@
 """What is measured of the machine."""
 
+import types
+
 import gymnasium
 import numpy as np
 import pytest
@@ -41,3 +43,18 @@ def test_an_environment_that_hides_its_simulation_has_no_rate(monkeypatch):
 @pytest.mark.parametrize("size", [8, 32])
 def test_products_have_a_rate(size):
     assert machine.matrix_product_rate(size, repeats=1) > 0
+
+
+def test_peak_memory_of_the_cpu_is_that_of_the_process():
+    before = machine.peak_memory()["peak_process_memory_gb"]
+    assert 0.05 < before < 1000
+    held = np.ones(int(1.2e9 * before / 8) + 10_000_000)
+    assert machine.peak_memory()["peak_process_memory_gb"] > before + 0.05
+    assert held[-1] == 1.0
+    assert machine.say_memory({"peak_process_memory_gb": 1.234}) == "peak process memory 1.23 GB"
+
+
+def test_peak_memory_of_an_accelerator_is_what_the_device_says(monkeypatch):
+    device = types.SimpleNamespace(memory_stats=lambda: {"peak_bytes_in_use": 2_500_000_000})
+    monkeypatch.setattr(machine.jax, "local_devices", lambda: [device])
+    assert machine.peak_memory() == {"peak_device_memory_gb": 2.5}

@@ -278,8 +278,9 @@ def loss_and_grads(m3pc):
 
         def total(params):
             outputs = m3pc.model.apply(params, batch.tokens, batch.visible)
-            key, sigma = jax.random.key(1), jnp.float32(0.1)
-            return pretrain.loss(m3pc.config, m3pc.model, outputs, batch, sigma, key)
+            noise = pretrain.draw_noise(jax.random.key(1), m3pc.config, m3pc.model, batch)
+            sigma = jnp.float32(0.1)
+            return pretrain.loss(m3pc.config, m3pc.model, outputs, batch, sigma, noise)
 
         return jax.value_and_grad(total, has_aux=True)(params)
 

@@ -47,6 +47,7 @@ def with_model(agent, **changes):
 def test_the_same_passes_on_any_machine(run, agent):
     check(run, agent)
     check(run, with_model(agent, compute_dtype="bfloat16"))
+    check(run, with_model(agent, remat=True))
     returns = agent_lib.ReturnSummary(agent.returns.best * (1 + 1e-9), agent.returns.mean)
     rounded = jax.tree.map(lambda x: x * (1 + 1e-6), agent.stats)
     check(run, dataclasses.replace(agent, returns=returns, stats=rounded))

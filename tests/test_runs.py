@@ -34,6 +34,7 @@ def test_the_same_configuration_continues(tmp_path):
     begun_run(tmp_path / "run")
     before = listing(tmp_path)
     free = {"out": "b", "save_every": 9, "eval": {"episodes": 7, "history": 4}}
+    free |= {"micro_batches": 4, "model": {"width": 8, "remat": True}}
     runs.open_run(tmp_path / "run", CONFIG | free)
     assert listing(tmp_path) == before
 
