@@ -26,11 +26,11 @@ setup: .venv/.installed ## create .venv and install this package with its tools 
 # Pass --config.KEY=VALUE for a variable only where it is set: $(call override,KEY,VALUE)
 override = $(if $(2),--config.$(1)='$(2)')
 
-pretrain: .venv/.installed ## pretrain on ENV=hopper-medium [SOURCE= PRESET= SEED= STEPS= OUT=]
+pretrain: .venv/.installed ## pretrain on ENV=hopper-medium [SOURCE= PRESET= SEED= SEEDS= STEPS= OUT=]
 	@test -n "$(ENV)" || { echo "error: make pretrain needs ENV, e.g. ENV=hopper-medium" >&2; exit 2; }
 	$(BIN)/python -m experiments.pretrain $(strip \
 	  --config='configs/pretrain.py:$(ENV)$(if $(PRESET),$(comma)preset=$(PRESET))' \
-	  $(call override,source,$(SOURCE)) $(call override,seed,$(SEED)) \
+	  $(call override,source,$(SOURCE)) $(call override,seed,$(SEED)) $(call override,seeds,$(SEEDS)) \
 	  $(call override,steps,$(STEPS)) $(call override,out,$(OUT)))
 comma = ,
 

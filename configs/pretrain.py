@@ -42,6 +42,10 @@ def get_config(name="hopper-medium"):
     config.role = options["role"]  # policy, world: trained under that prompt alone
     config.source = "builtin"  # builtin, d4rl, minari, minari:<id> or a path
     config.seed = 0
+    config.seeds = 1  # trained in one program: seed, seed + 1, ...; each has its own run folder
+    config.sweep = config_dict.ConfigDict()
+    config.sweep.learning_rate = ()  # likewise, instead of optim.learning_rate
+    config.sweep.entropy_target = ()  # likewise, instead of loss.entropy_target
     config.out = ""  # run folder; empty: runs/pretrain/<what is run>
 
     config.data = config_dict.ConfigDict()

@@ -64,10 +64,17 @@ class Guard:
         before = self._copy(state)  # the state itself is donated
         state, metrics = self._trainer.run(state, data, length)
         row = {name: float(value) for name, value in metrics.items()}
+        self.inspect(before, data, length, row)
+        return state, row
+
+    def inspect(self, before: Any, data: Any, length: int, row: dict[str, float]) -> None:
+        """Look at the metrics of a call that began with the state `before`; see `run`.
+
+        `training.FINITE` is taken out of them.
+        """
         finite = row.pop(training.FINITE)
         if not finite or bad_metrics(row):
             self._stop(before, data, length, row)
-        return state, row
 
     def _stop(self, before: Any, data: Any, length: int, row: Mapping[str, float]) -> None:
         first = int(before.step)

@@ -1,20 +1,22 @@
 """Pretrain a masked trajectory model, then evaluate it as a policy.
 
 Running the same command again continues an interrupted run, and shows the results of a finished
-one; experiments.evaluate evaluates it again.
+one; experiments.evaluate evaluates it again. Several seeds, learning rates or entropy targets are
+trained in one program; each has a run folder of its own (see experiments/group.py).
 The run folder holds config.json, metrics.jsonl, results.jsonl, checkpoints and figures.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import config_dict
 
 from experiments import (
@@ -22,32 +24,28 @@ from experiments import (
     cli,
     debug_batch,
     distributed,
-    evaluate,
+    group,
     machine,
     nonfinite,
-    resume,
-    runs,
     signals,
 )
-from mtm_jax import agent as agent_lib
-from mtm_jax import (
-    checkpoint,
-    figures,
-    metrics,
-    model,
-    optim,
-    pretrain,
-    progress,
-    records,
-    results,
-    sharding,
-)
-from mtm_jax.config import PretrainConfig
+from experiments import evaluate as evaluate_lib
+from experiments.pretrain_run import Run
+from mtm_jax import model, pretrain, progress, results, sharding
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import make
 from mtm_jax.errors import UserError
 
 MAX_SEED = 2**32
+
+
+class Task(NamedTuple):
+    """What all runs of one program share."""
+
+    config: config_dict.ConfigDict  # of the first
+    data: build.Data
+    network: model.Model
+    mesh: Mesh | None
 
 
 def main(config: config_dict.ConfigDict) -> None:
@@ -56,83 +54,22 @@ def main(config: config_dict.ConfigDict) -> None:
     check(config)
     if spec := data_info.find_env(config.env):
         make.load_suite(spec)  # a missing library is said now, not after training
-    folder = pathlib.Path(config.out) if config.out else build.default_out(config)
-    writes = sharding.is_main()
-    if writes:
-        runs.check_folder(folder, runs.to_json(config))
-    data = build.load_data(config)
-    settings = build.pretrain_config(config, data)
-    network = model.make_model(settings.model)
-    mesh = sharding.make_mesh(settings)
-    trainer = sharding.over_devices(
-        lambda axis: pretrain.make_trainer(settings, network, data.stats, axis), mesh
-    )
-    data = data._replace(train=sharding.replicate(data.train, mesh))
-    program = debug_batch.Program(settings, network, data.stats)
+    every = [Run(member) for member in group.members(config)]
+    for run in every:
+        run.check_folder()
+    task = load(every)
     if config.debug_batch:
-        state = trainer.init(jax.random.key(config.seed))
-        debug_batch.replay(pathlib.Path(config.debug_batch), program, state)
+        replay(task, every)
         return
-    if writes:
-        runs.open_run(folder, runs.to_json(config))
-    cli.say(
-        f"preset [bold]{config.preset}[/] on {machine.describe()}, "
-        f"computing in {settings.model.compute_dtype}"
-    )
-    cli.say(build.summary(data))
-    cli.say(f"run folder {folder}")
-
-    if stored := stored_results(folder, config, data.returns):
-        results.print_results(stored)
-        cli.say("this run is finished; experiments.evaluate evaluates it with other settings")
+    for run in every:
+        run.open(task.data, task.network)
+    announce(task, every)
+    pending = [run for run in every if not show_stored(run)]
+    if not pending:
         return
-    guard = nonfinite.Guard(
-        *(trainer, folder),
-        examine=program.examine,
-        advice="try a lower --config.optim.learning_rate with another --config.out",
-    )
-    holds = runs.only_writer(folder) if writes else contextlib.nullcontext()
-    with holds, signals.interruptible() as interrupted:
-        fresh = trainer.init(jax.random.key(config.seed))
-
-        def opened() -> tuple[checkpoint.Checkpoints, pretrain.TrainState]:
-            checkpoints = checkpoint.Checkpoints(folder, not writes, config.keep_best)
-            return checkpoints, restore(config, data, network, fresh, checkpoints)
-
-        checkpoints, state = sharding.main_first(opened)
-        state = sharding.replicate(state, mesh)
-
-        def save(state: pretrain.TrainState, score: float | None) -> None:
-            state = sharding.local(state, mesh)
-            if not writes:
-                return
-            agent = make_agent(config, data, network, state)
-            saved = {"params": state.params, "stats": data.stats}
-            checkpoints.save(agent.step, saved, state, agent_lib.describe(agent), score)
-
-        state = train(config, settings, network, data, guard, state, save, folder, interrupted)
-    state = sharding.local(state, mesh)
-    signals.leave(interrupted, int(state.step))
-    if not writes:
-        return
-    peak = machine.peak_memory()
-    measured = {
-        "data_and_training_seconds": time.monotonic() - started,
-        "matrix_product_gflops": machine.matrix_product_rate(),
-        **peak,
-    }
-    cli.say(machine.say_memory(peak))
-    figures.learning_curves(folder)
-    if not data.info.env_id:
-        cli.say(f"{data.info.name} has no simulator here, so nothing is evaluated; see {folder}")
-        return
-    agent = make_agent(config, data, network, state)
-    evaluate.evaluate_run(folder, agent, config.eval, "pretrain", measured)
-    seconds, rate = measured["data_and_training_seconds"], measured["matrix_product_gflops"]
-    cli.say(
-        f"data and training took {seconds:.0f} s, with evaluation {time.monotonic() - started:.0f} "
-        f"s, on {rate:.0f} GFLOP/s in matrix products; results are in {folder}"
-    )
+    states = train(task, pending)
+    if sharding.is_main():
+        finish(task, pending, states, started)
 
 
 def check(config: config_dict.ConfigDict) -> None:
@@ -150,8 +87,9 @@ def check(config: config_dict.ConfigDict) -> None:
         raise UserError(
             f"data.actions_fraction is {config.data.actions_fraction}; it must lie in (0, 1]"
         )
-    if not 0 <= config.seed < MAX_SEED:
-        raise UserError(f"seed is {config.seed}; it must be from 0 to {MAX_SEED - 1}")
+    if not 0 <= config.seed <= MAX_SEED - config.seeds:
+        several = f" with {config.seeds} seeds" if config.seeds > 1 else ""
+        raise UserError(f"seed is {config.seed}; it must be from 0 to {MAX_SEED - 1}{several}")
     if not 0 <= config.optim.warmup_fraction <= 1:
         raise UserError(
             f"optim.warmup_fraction is {config.optim.warmup_fraction}; it must be in [0, 1]"
@@ -164,134 +102,179 @@ def check(config: config_dict.ConfigDict) -> None:
         )
     if config.keep_best < 0:
         raise UserError(f"keep_best is {config.keep_best} checkpoints; give a number from 0 on")
-    evaluate.check(config.eval)
+    evaluate_lib.check(config.eval)
 
 
-def stored_results(
-    folder: pathlib.Path, config: config_dict.ConfigDict, returns: agent_lib.ReturnSummary
-) -> list[dict]:
-    """Read the rows that this program wrote for a finished run; none if one is missing."""
-    path = folder / results.RESULTS_FILE
-    rows = records.read_jsonl(path) if path.exists() else []
-    rows = [r for r in rows if (r.get("experiment"), r.get("step")) == ("pretrain", config.steps)]
-    wanted = evaluate.feasible(config.eval.methods, returns)
-    return rows if {row["method"] for row in rows} >= set(wanted) else []
+def load(every: Sequence[Run]) -> Task:
+    """Load the data and build the model that all runs share."""
+    config = every[0].config
+    data = build.load_data(config)
+    settings = build.pretrain_config(config, data)
+    mesh = sharding.make_mesh(settings, len(every))
+    data = data._replace(train=sharding.replicate(data.train, mesh))
+    return Task(config, data, model.make_model(settings.model), mesh)
 
 
-def make_agent(
-    config: config_dict.ConfigDict,
-    data: build.Data,
-    network: model.Model,
-    state: pretrain.TrainState,
-) -> agent_lib.Agent:
-    """Bundle the present parameters with what acting needs."""
-    return agent_lib.Agent(
-        model=network,
-        params=state.params,
-        stats=data.stats,
-        info=data.info,
-        returns=data.returns,
-        history=config.eval.history,
-        step=int(state.step),
+def replay(task: Task, every: Sequence[Run]) -> None:
+    """Repeat the step that `debug_batch` names.
+
+    Raises:
+        UserError: several runs are named, or the file is of none of them.
+    """
+    if len(every) > 1:
+        raise UserError(f"debug_batch is a file of one run, and {len(every)} are named; name one")
+    settings = build.pretrain_config(task.config, task.data)
+    program = debug_batch.Program(settings, task.network, task.data.stats)
+    state = pretrain.make_trainer(settings, task.network, task.data.stats).init(
+        jax.random.key(task.config.seed)
     )
+    debug_batch.replay(pathlib.Path(task.config.debug_batch), program, state)
 
 
-def restore(
-    config: config_dict.ConfigDict,
-    data: build.Data,
-    network: model.Model,
+def announce(task: Task, every: Sequence[Run]) -> None:
+    """Say what will be trained, on what and where to."""
+    cli.say(
+        f"preset [bold]{task.config.preset}[/] on {machine.describe()}, "
+        f"computing in {every[0].settings.model.compute_dtype}"
+    )
+    cli.say(build.summary(task.data))
+    for run in every:
+        cli.say(f"run folder {run.folder}")
+
+
+def show_stored(run: Run) -> bool:
+    """Print the results of a finished run; return whether it is one."""
+    stored = run.stored_results()
+    if stored:
+        results.print_results(stored)
+        cli.say("this run is finished; experiments.evaluate evaluates it with other settings")
+    return bool(stored)
+
+
+def train(task: Task, every: Sequence[Run]) -> list[pretrain.TrainState]:
+    """Train to the last step; return the state of each run."""
+    together = compiled(task, every)
+    with contextlib.ExitStack() as held:
+        for run in every:
+            held.enter_context(run.hold())
+        interrupted = held.enter_context(signals.interruptible())
+        states = sharding.main_first(lambda: restore(task, every))
+        state = sharding.distribute(together.join(states), task.mesh, not together.alone)
+        state = steps(task, every, together, state, interrupted)
+    state = sharding.local(state, task.mesh)
+    states = [together.part(state, k) for k in range(len(every))]
+    signals.leave(interrupted, int(states[0].step))
+    return states
+
+
+def compiled(task: Task, every: Sequence[Run]) -> group.Together:
+    """Build the program of all runs, which compiles when it is called."""
+    network, stats = task.network, task.data.stats
+    settings = [run.settings for run in every]
+    guards = []
+    for run in every:
+        own = run.settings
+        alone = sharding.over_devices(
+            lambda axis, own=own: pretrain.make_trainer(own, network, stats, axis),
+            task.mesh if len(every) == 1 else None,
+        )
+        guards.append(
+            nonfinite.Guard(
+                *(alone, run.folder),
+                examine=debug_batch.Program(own, network, stats).examine,
+                advice="try a lower --config.optim.learning_rate with another --config.out",
+            )
+        )
+    trainer = alone
+    if len(every) > 1:
+        trainer = sharding.group_over_devices(
+            lambda axis, members: pretrain.make_group_trainer(
+                settings, network, stats, axis, members
+            ),
+            task.mesh,
+        )
+    validate = pretrain.make_validation(settings[0], network, stats)
+    return group.Together(trainer, guards, validate, task.mesh)
+
+
+def restore(task: Task, every: Sequence[Run]) -> list[pretrain.TrainState]:
+    """Continue every run from the newest step that all have a checkpoint of."""
+    step = group.common_step([run.open_checkpoints() for run in every])
+    if step is not None:
+        cli.say(f"not all runs were saved as far as the others: all go on from step {step}")
+    init = pretrain.make_trainer(every[0].settings, task.network, task.data.stats).init
+    return [run.restore(init(jax.random.key(run.config.seed)), step) for run in every]
+
+
+def steps(
+    task: Task,
+    every: Sequence[Run],
+    together: group.Together,
     state: pretrain.TrainState,
-    checkpoints: checkpoint.Checkpoints,
-) -> pretrain.TrainState:
-    """Continue from the newest checkpoint, if there is one; see `resume.restore`."""
-    agent = make_agent(config, data, network, state)
-    check = functools.partial(resume.check_agent, checkpoints, agent=agent)
-    return resume.restore(state, checkpoints, config.use_older, check)
-
-
-def train(
-    config: config_dict.ConfigDict,
-    settings: PretrainConfig,
-    network: model.Model,
-    data: build.Data,
-    guard: nonfinite.Guard,
-    state: pretrain.TrainState,
-    save: Callable[[pretrain.TrainState, float | None], None],
-    folder: pathlib.Path,
     interrupted: signals.Interrupted,
 ) -> pretrain.TrainState:
     """Run to the last step in compiled calls of `log_every` steps, logging after each."""
-    validate = pretrain.make_validation(settings, network, data.stats)
-    schedule = optim.make_schedule(settings.optim)
+    config, data = task.config, task.data
     validation_key = jax.random.key(config.data.split_seed)
-    writer, writes = metrics.MetricsWriter(folder), sharding.is_main()
-    step = saved = int(state.step)
-    if writes:
-        writer.truncate(step)
-    with (
-        progress.progress(config.steps, "pretraining", start=step) as bar,
-        wandb_writer(config, folder) as wandb,
-    ):
+    step = saved = int(together.part(sharding.local(state.step, task.mesh), 0))
+    for run in every:
+        run.begin_log(step)
+
+    def save(rows: Sequence[dict | None]) -> None:
+        here = sharding.local(state, task.mesh)
+        for k, (run, row) in enumerate(zip(every, rows, strict=True)):
+            run.save(together.part(here, k), row)
+
+    with progress.progress(config.steps, "pretraining", start=step) as bar:
         bar.update(step, "compiling")
         while step < config.steps and not sharding.anywhere(bool(interrupted)):
             length = min(config.log_every, config.steps - step)
-            state, row = guard.run(state, data.train, length)
+            state, rows = together.run(state, data.train, length)
             step += length
-            row["train/learning_rate"] = float(schedule(step))
             last, saves = step == config.steps, due(step, length, config.save_every)
             scored = bool(config.keep_best) and saves
             if due(step, length, config.validate_every) or last or scored:
-                row |= jax.device_get(validate(state.params, data.valid, validation_key))
+                params = sharding.local(state.params, task.mesh)
+                found = together.validate(params, data.valid, validation_key)
+                rows = [row | more for row, more in zip(rows, found, strict=True)]
+            for run, row in zip(every, rows, strict=True):
                 nonfinite.check(step, length, row)
-            if writes:
-                writer.write(step, row)
-            if wandb:
-                wandb.write(step, row)
-            bar.update(step, f"loss {row['train/loss']:.3f}")
+                run.log(step, row)
+            bar.update(step, f"loss {sum(row['train/loss'] for row in rows) / len(rows):.3f}")
             if saves or last:
-                save(state, score_of(row, config))
+                save(rows)
                 saved = step
     if step < config.steps:
         interrupted.note(signal.SIGTERM)  # perhaps another process was
     if saved < step:
-        save(state, None)
+        save([None] * len(every))
     return state
 
 
-@contextlib.contextmanager
-def wandb_writer(
-    config: config_dict.ConfigDict, folder: pathlib.Path
-) -> Iterator[metrics.WandbWriter | None]:
-    """Open the Weights & Biases run that a configuration asks for, if it does."""
-    if not config.wandb_project or not sharding.is_main():
-        yield None
-        return
-    writer = metrics.WandbWriter(config.wandb_project, folder.name, runs.to_json(config))
-    try:
-        yield writer
-    finally:
-        writer.close()
+def finish(
+    task: Task, every: Sequence[Run], states: Sequence[pretrain.TrainState], started: float
+) -> None:
+    """Say what training took, and evaluate every run."""
+    trained = time.monotonic() - started
+    peak = machine.peak_memory()
+    rate = machine.matrix_product_rate()
+    measured = {"data_and_training_seconds": trained, "matrix_product_gflops": rate, **peak}
+    measured |= {"trained_together": len(every)} if len(every) > 1 else {}
+    cli.say(machine.say_memory(peak))
+    for run, state in zip(every, states, strict=True):
+        run.finish(state, measured)
+    if task.data.info.env_id:
+        folders = ", ".join(str(run.folder) for run in every)
+        cli.say(
+            f"data and training took {trained:.0f} s, with evaluation "
+            f"{time.monotonic() - started:.0f} s, on {rate:.0f} GFLOP/s in matrix products; "
+            f"results are in {folders}"
+        )
 
 
 def due(step: int, length: int, every: int) -> bool:
     """Whether the last `length` steps passed a multiple of `every`."""
     return step // every > (step - length) // every
-
-
-def score_of(row: Mapping[str, float], config: config_dict.ConfigDict) -> float | None:
-    """Read the metric by which the best checkpoints are kept; None where it was not measured.
-
-    Raises:
-        UserError: there is no such metric.
-    """
-    if not config.keep_best or not any(name.startswith("valid/") for name in row):
-        return None
-    if config.keep_metric not in row:
-        names = ", ".join(sorted(name for name in row if "/" in name))
-        raise UserError(
-            f"there is no metric {config.keep_metric!r} to keep by; choose among {names}"
-        )
-    return float(row[config.keep_metric])
 
 
 if __name__ == "__main__":

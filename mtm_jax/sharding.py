@@ -85,6 +85,15 @@ def _mapped(trainer: training.Trainer, mesh: Mesh, states: P) -> training.Traine
     return training.Trainer(init, run, locate)
 
 
+def distribute(states: Any, mesh: Mesh | None, group: bool) -> Any:
+    """Put a state, or that of a group, where the programs above expect it."""
+    if mesh is None:
+        return states
+    return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P(SEED) if group else P()))(
+        states
+    )
+
+
 def replicate(tree: Any, mesh: Mesh | None) -> Any:
     """Put a tree of arrays whole on every device; every process has the same one."""
     if mesh is None:

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import cli, evaluate, pretrain
+from experiments import cli, evaluate, pretrain, pretrain_run
 from mtm_jax import agent as agent_lib
 from mtm_jax import checkpoint, metrics, records, results
 from mtm_jax.envs import registry
@@ -156,13 +156,13 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_used_on_request(
 
 def test_checkpoints_are_scored_by_the_metric_that_is_named(tiny_config, tmp_path):
     row = {"train/loss": 2.0, "valid/rcbc/actions": 0.5}
-    assert pretrain.score_of(row, tiny_config(tmp_path)) is None
+    assert pretrain_run.score_of(row, tiny_config(tmp_path)) is None
     by_metric = ("keep_best=1", "keep_metric=valid/rcbc/actions")
     config = tiny_config(tmp_path, *by_metric)
-    assert pretrain.score_of(row, config) == 0.5
-    assert pretrain.score_of({"train/loss": 2.0}, config) is None
+    assert pretrain_run.score_of(row, config) == 0.5
+    assert pretrain_run.score_of({"train/loss": 2.0}, config) is None
     with pytest.raises(UserError, match="no metric 'valid/x' to keep by; choose among train/loss"):
-        pretrain.score_of(row, tiny_config(tmp_path, "keep_best=1", "keep_metric=valid/x"))
+        pretrain_run.score_of(row, tiny_config(tmp_path, "keep_best=1", "keep_metric=valid/x"))
 
 
 @pytest.mark.slow

@@ -1,0 +1,144 @@
+"""One pretraining run: its folder, what it continues from, and what is written into it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Iterator, Mapping
+
+from ml_collections import config_dict
+
+from experiments import build, cli, evaluate, resume, runs
+from mtm_jax import agent as agent_lib
+from mtm_jax import checkpoint, figures, metrics, optim, pretrain, records, results, sharding
+from mtm_jax.errors import UserError
+from mtm_jax.model import Model
+
+
+class Run:
+    """One run of those that a program trains; only the process that writes has its files open."""
+
+    def __init__(self, config: config_dict.ConfigDict):
+        """Name the folder; nothing is read or made."""
+        self.config = config
+        self.folder = pathlib.Path(config.out) if config.out else build.default_out(config)
+        self.writes = sharding.is_main()
+
+    def check_folder(self) -> None:
+        """Refuse a folder that cannot take this run; see `runs.check_folder`."""
+        if self.writes:
+            runs.check_folder(self.folder, runs.to_json(self.config))
+
+    def open(self, data: build.Data, network: Model) -> None:
+        """Make the folder, or continue the same run in it."""
+        self._data, self._network = data, network
+        self.settings = build.pretrain_config(self.config, data)
+        self._schedule = optim.make_schedule(self.settings.optim)
+        if self.writes:
+            runs.open_run(self.folder, runs.to_json(self.config))
+
+    def stored_results(self) -> list[dict]:
+        """Read the rows that this program wrote for a finished run; none if one is missing."""
+        path = self.folder / results.RESULTS_FILE
+        rows = records.read_jsonl(path) if path.exists() else []
+        wanted = "pretrain", self.config.steps
+        rows = [r for r in rows if (r.get("experiment"), r.get("step")) == wanted]
+        methods = evaluate.feasible(self.config.eval.methods, self._data.returns)
+        return rows if {row["method"] for row in rows} >= set(methods) else []
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold the folder against other processes, and log to Weights & Biases if asked to."""
+        holds = runs.only_writer(self.folder) if self.writes else contextlib.nullcontext()
+        with holds, self._wandb_writer() as self._wandb:
+            self._writer = metrics.MetricsWriter(self.folder)
+            yield
+
+    def open_checkpoints(self) -> checkpoint.Checkpoints:
+        """Open what has been saved, and return it."""
+        keep = self.config.keep_best
+        self.checkpoints = checkpoint.Checkpoints(self.folder, not self.writes, keep)
+        return self.checkpoints
+
+    def restore(self, fresh: pretrain.TrainState, step: int | None) -> pretrain.TrainState:
+        """Continue from the checkpoint of a step, by default the newest; see `resume.restore`."""
+        agent = self.make_agent(fresh)
+        check = functools.partial(resume.check_agent, self.checkpoints, agent=agent)
+        if step is None:
+            return resume.restore(fresh, self.checkpoints, self.config.use_older, check)
+        if step == 0:
+            return fresh
+        check(step)
+        return self.checkpoints.restore_train(step, fresh)
+
+    def make_agent(self, state: pretrain.TrainState) -> agent_lib.Agent:
+        """Bundle the present parameters with what acting needs."""
+        return agent_lib.Agent(
+            model=self._network,
+            params=state.params,
+            stats=self._data.stats,
+            info=self._data.info,
+            returns=self._data.returns,
+            history=self.config.eval.history,
+            step=int(state.step),
+        )
+
+    def begin_log(self, step: int) -> None:
+        """Forget the metrics of steps that are done again."""
+        if self.writes:
+            self._writer.truncate(step)
+
+    def log(self, step: int, row: dict[str, float]) -> None:
+        """Write the metrics of a call."""
+        row["train/learning_rate"] = float(self._schedule(step))
+        if self.writes:
+            self._writer.write(step, row)
+        if self._wandb:
+            self._wandb.write(step, row)
+
+    def save(self, state: pretrain.TrainState, row: Mapping[str, float] | None = None) -> None:
+        """Write a checkpoint, scored by the metrics of its step."""
+        if not self.writes:
+            return
+        agent, score = self.make_agent(state), score_of(row or {}, self.config)
+        saved = {"params": state.params, "stats": self._data.stats}
+        self.checkpoints.save(agent.step, saved, state, agent_lib.describe(agent), score)
+
+    def finish(self, state: pretrain.TrainState, measured: Mapping[str, float]) -> None:
+        """Draw and evaluate."""
+        figures.learning_curves(self.folder)
+        name = self._data.info.name
+        if not self._data.info.env_id:
+            cli.say(f"{name} has no simulator here, so nothing is evaluated; see {self.folder}")
+            return
+        agent = self.make_agent(state)
+        evaluate.evaluate_run(self.folder, agent, self.config.eval, "pretrain", measured)
+
+    @contextlib.contextmanager
+    def _wandb_writer(self) -> Iterator[metrics.WandbWriter | None]:
+        if not self.config.wandb_project or not self.writes:
+            yield None
+            return
+        settings = runs.to_json(self.config)
+        writer = metrics.WandbWriter(self.config.wandb_project, self.folder.name, settings)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+def score_of(row: Mapping[str, float], config: config_dict.ConfigDict) -> float | None:
+    """Read the metric by which the best checkpoints are kept; None where it was not measured.
+
+    Raises:
+        UserError: there is no such metric.
+    """
+    if not config.keep_best or not any(name.startswith("valid/") for name in row):
+        return None
+    if config.keep_metric not in row:
+        names = ", ".join(sorted(name for name in row if "/" in name))
+        raise UserError(
+            f"there is no metric {config.keep_metric!r} to keep by; choose among {names}"
+        )
+    return float(row[config.keep_metric])
