@@ -19,6 +19,7 @@ from ml_collections import config_dict
 from experiments import (
     build,
     cli,
+    compilation,
     debug_batch,
     evaluate,
     machine,
@@ -197,9 +198,10 @@ def train(
     schedule = optim.make_schedule(settings.optim)
     validation_key = jax.random.key(config.data.split_seed)
     writer = metrics.MetricsWriter(folder)
-    step = saved = int(state.step)
+    step = saved = begun = int(state.step)
     writer.truncate(step)
     with (
+        compilation.stopwatch() as watch,
         progress.progress(config.steps, "pretraining", start=step) as bar,
         wandb_writer(config, folder) as wandb,
     ):
@@ -207,6 +209,8 @@ def train(
         while step < config.steps and not interrupted:
             length = min(config.log_every, config.steps - step)
             state, row = guard.run(state, data.train, length)
+            if step == begun:
+                cli.say(f"compiled in {watch.seconds:.1f} s")
             step += length
             row["train/learning_rate"] = float(schedule(step))
             last, saves = step == config.steps, due(step, length, config.save_every)
