@@ -33,7 +33,7 @@ def parts(
     flat = layout.flat_visible(config.modalities, batch.visible)
     paired = size >= gathering.SMALLEST_BATCH and size % 2 == 0
     rows = whole[: size // 2] if paired else whole
-    readable = gathering.pair(flat)[0].readable if paired else flat[:, None, :]
+    readable = jax.jit(gathering.pair)(flat)[0].readable if paired else flat[:, None, :]
     activations = rows, whole
 
     def embed(params: dict, whole: Array, tokens: Tokens) -> list[Array]:

@@ -45,17 +45,18 @@ def training_parts(prepared: bench_training.Prepared) -> dict[str, tuple[Callabl
     settings, network, data, stats, trainer = prepared
     state, key = trainer.init(jax.random.key(0)), jax.random.key(1)
     size, window = settings.batch_size, network.config.window
-    windows = dataset.sample_windows(key, data, size, window)
-    batch = pretrain.make_batch(key, settings, network, stats, windows)
-    flat = layout.flat_visible(network.config.modalities, batch.visible)
-    whole = jnp.ones((*flat.shape, network.config.width), network.config.compute_dtype)
-    optimizer = optim.make_optimizer(settings.optim)
 
     def sample(key: Array, data: dataset.Dataset) -> dataset.Windows:
         return dataset.sample_windows(key, data, size, window)
 
     def mask(key: Array, windows: dataset.Windows) -> pretrain.Batch:
         return pretrain.make_batch(key, settings, network, stats, windows)
+
+    windows = jax.jit(sample)(key, data)
+    batch = jax.jit(mask)(key, windows)
+    flat = layout.flat_visible(network.config.modalities, batch.visible)
+    whole = jnp.ones((*flat.shape, network.config.width), network.config.compute_dtype)
+    optimizer = optim.make_optimizer(settings.optim)
 
     def gather(x: Array, flat: Array) -> Array:
         return gathering.through(gathering.pair(flat)[0], x, lambda rows, _: rows)
