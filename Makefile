@@ -65,8 +65,9 @@ test-slow: .venv/.installed ## run the slow tests, and the numerical ones fully 
 chaos: .venv/.installed ## kill programs at random moments, continue and compare them [RUNS=50]
 	PYTHONPATH=. $(BIN)/python tests/chaos.py --runs=$(or $(RUNS),50)
 
-bench: .venv/.installed ## time training and decisions on this machine [FIGURE=]
-	$(BIN)/python -m experiments.bench $(call override,figure,$(FIGURE))
+bench: .venv/.installed ## time everything on this machine, about ten minutes [SECTIONS= FIGURE=]
+	$(BIN)/python -m experiments.bench $(strip $(call override,sections,$(SECTIONS)) \
+	  $(call override,figure,$(FIGURE)))
 
 lint: .venv/.installed ## check style and layout of the code
 	$(BIN)/ruff check .

@@ -14,13 +14,18 @@ from mtm_jax import figures
 def latency(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
     """Draw the time of one environment's M3PC-M decision against the candidates, by width.
 
-    A dashed line is the time of the policy alone.
+    A dashed line is the time of the policy alone. Of two compute types the last one is drawn.
 
     Args:
         rows: of the results of `experiments.bench`.
         path: the PNG file to write.
     """
-    single = [row for row in rows if row["environments"] == 1 and row["pruned"] is not False]
+    single = [
+        row
+        for row in rows
+        if (row["section"], row["environments"], row["program"]) == ("decisions", 1, "")
+    ]
+    single = [row for row in single if row["compute_dtype"] == single[-1]["compute_dtype"]]
     planned = [row for row in single if row["what"] == "m3pc_m"]
     with rc_context(figures.STYLE):
         fig = figure.Figure(figsize=(5.4, 3.8), layout="constrained")

@@ -6,23 +6,19 @@ episode, with a full window; parameters are random, which changes no time.
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
-import os
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
 
-from experiments import bench_timing
+from experiments import bench_programs, bench_training
 from mtm_jax import iql, model, operations, planner, tokens
-from mtm_jax.config import CriticConfig, PlanConfig
+from mtm_jax.config import CriticConfig, ModelConfig, PlanConfig
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import forward, roles
-
-_LIMIT = 1000  # steps of an episode
 
 
 class Point(NamedTuple):
@@ -85,54 +81,87 @@ def plan_of(point: Point, history: int) -> PlanConfig:
     )
 
 
-def prepare(
-    network: model.Model, groups: Sequence[Sequence[Point]], history: int
-) -> list[list[bench_timing.Program]]:
-    """Compile all decisions of one width, on as many threads as there are cores."""
-    specs = network.config.modalities
-    stats = {m.name: tokens.identity_stats(m.features) for m in specs}
-    params = jax.jit(network.init)(jax.random.key(0))
-    make = functools.partial(_compile, network, params, stats, history)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-        futures = [[threads.submit(make, point) for point in group] for group in groups]
-        return [[future.result() for future in group] for group in futures]
+def works(
+    config: config_dict.ConfigDict, products: bench_training.Products
+) -> bench_training.Works:
+    """All decisions, width by width; what would take too long is left out."""
+    for dtype in bench_programs.dtypes(config):
+        for width in config.widths:
+            sizes = {"width": width, "encoder_layers": config.encoder_layers}
+            network = network_of(compute_dtype=dtype, **sizes)
+            groups, left_out = bearable(config, network, products[dtype].peak)
+            make = functools.partial(compile_point, network, history=config.plan.history)
+            makes = [[functools.partial(make, point) for point in group] for group in groups]
+            yield bench_programs.Work(f"decisions, width {width}", makes, left_out)
 
 
-def _compile(
-    network: model.Model, params: dict, stats: dict, history: int, point: Point
-) -> bench_timing.Program:
-    dims = {m.name: m.features for m in network.config.modalities}
-    contexts = _full_windows(point.environments, dims, network.config.window, history)
-    target = jnp.float32(1.0)
+def bearable(
+    config: config_dict.ConfigDict, network: model.Model, peak: float
+) -> tuple[list[list[Point]], list[str]]:
+    """Drop the last points of groups whose rounds would be too long; say which and why."""
+    groups, left_out, width = [], [], network.config.width
+    for group in points(config, width):
+        while group and (needed := seconds_at(peak, network, group, config)) > config.longest:
+            left_out.append(f"{say(group[-1], width)}: {needed:.2g} s a round at that rate")
+            group = group[:-1]
+        groups += [group] if group else []
+    return groups, left_out
+
+
+def say(point: Point, width: int) -> str:
+    """Name a point in words."""
+    settings = {k: v for k, v in point._asdict().items() if v is not None and k != "method"}
+    named = ", ".join(f"{k} {v}" for k, v in (settings | {"width": width}).items())
+    return f"{point.method} with {named}"
+
+
+def network_of(**sizes: Any) -> model.Model:
+    """Make a model with hopper's dimensions."""
+    return model.make_model(ModelConfig(bench_training.MODALITIES, dropout=0.0, **sizes))
+
+
+def compile_point(network: model.Model, point: Point, history: int) -> bench_programs.Program:
+    """Compile the decisions of one point."""
+    arguments = random_arguments(network, point, history)
     if point.method == "rcbc":
-
-        def decide(params: dict, contexts: context_lib.Context) -> jax.Array:
-            choose = functools.partial(roles.act, network, params, stats)
-            return jax.vmap(lambda c: choose(c, target))(contexts)
-
-        arguments = (params, contexts)
+        decide = functools.partial(_clone, network)
     else:
-        plan, critic, value = plan_of(point, history), None, None
-        if plan.guidance == "critic":
-            sizes = CriticConfig(), dims["states"], dims["actions"]
-            state = iql.init_state(jax.random.key(1), *sizes)
-            critic = iql.raw_params(state, CriticConfig()), stats["states"]
-            value = planner.least_q
-        explain = forward.make_planner(network, plan, _LIMIT, value).explain
-
-        def decide(*arguments: object) -> jax.Array:
-            return explain(*arguments).action
-
-        weights = forward.Weights(params, stats, critic)
-        arguments = (weights, contexts, target, jax.random.key(2))
-    call, memory = bench_timing.compile_call(decide, arguments)
-    name = {"what": point.method} | point._asdict() | {"width": network.config.width}
-    del name["method"]
+        plan = plan_of(point, history)
+        value = planner.least_q if plan.guidance == "critic" else None
+        explain = forward.make_planner(network, plan, bench_training.LIMIT, value).explain
+        decide = functools.partial(_plan, explain)
+    call, memory = bench_programs.compile_call(decide, arguments)
+    settings = point._asdict() | {"width": network.config.width}
+    program = {True: "", None: "", False: "plain"}[settings.pop("pruned")]
+    name = bench_programs.name("decisions", settings.pop("method"), network.config.compute_dtype)
+    name |= settings | {"program": program}
     count = multiply_adds(network, point, history)
-    return bench_timing.Program(name, call, count, point.environments, memory)
+    return bench_programs.Program(name, call, count, decisions=point.environments, bytes=memory)
 
 
-def _full_windows(
+def _clone(network: model.Model, weights: forward.Weights, contexts: Any, *_: Any) -> jax.Array:
+    choose = functools.partial(roles.act, network, weights.params, weights.stats)
+    return jax.vmap(lambda context: choose(context, jnp.float32(1.0)))(contexts)
+
+
+def _plan(explain: Callable, *arguments: Any) -> jax.Array:
+    return explain(*arguments).action
+
+
+def random_arguments(network: model.Model, point: Point, history: int) -> tuple:
+    """Make what a planner takes: weights, full windows, a target and a key."""
+    dims = {m.name: m.features for m in network.config.modalities}
+    stats = {m: tokens.identity_stats(n) for m, n in dims.items()}
+    critic = None
+    if point.method == "m3pc_q":
+        state = iql.init_state(jax.random.key(1), CriticConfig(), dims["states"], dims["actions"])
+        critic = iql.raw_params(state, CriticConfig()), stats["states"]
+    weights = forward.Weights(jax.jit(network.init)(jax.random.key(0)), stats, critic)
+    contexts = full_windows(point.environments, dims, network.config.window, history)
+    return weights, contexts, jnp.float32(1.0), jax.random.key(2)
+
+
+def full_windows(
     environments: int, dims: dict[str, int], window: int, history: int
 ) -> context_lib.Context:
     """Windows in the course of an episode."""

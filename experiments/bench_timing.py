@@ -4,69 +4,58 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import bench_programs
+from experiments.bench_programs import Call, Program
+
 # Sides of the square products among which the one that reaches the peak is found.
 _SIZES = {"cpu": (512, 1024, 2048)}
 _SIZES_OF_ACCELERATORS = (2048, 4096, 8192)
 _NEAR_PEAK = 0.95
 _LONG = 1.0  # s
-
-Call = Callable[[], Any]
-
-
-class Program(NamedTuple):
-    """Something compiled that can be timed."""
-
-    name: dict[str, Any]  # what tells its row from others
-    call: Call
-    multiply_adds: int  # of its matrix products
-    decisions: int = 1  # of one call
-    temporary_bytes: int = 0
+_FEWEST = 3  # rounds that count, however long they are
 
 
 class Product(NamedTuple):
-    """A square float32 matrix product."""
+    """A square matrix product."""
 
     size: int
     call: Call
+    peak: float = 0.0  # GFLOP/s that it was chosen by
 
     def rate(self, seconds: float) -> float:
         """Give GFLOP/s."""
         return 2e-9 * self.size**3 / seconds
 
 
-def compile_call(function: Callable, arguments: tuple) -> tuple[Call, int]:
-    """Compile a function for its arguments; return it with the bytes of its temporaries."""
-    compiled = jax.jit(function).lower(*arguments).compile()
-    memory = compiled.memory_analysis()
-    return lambda: compiled(*arguments), getattr(memory, "temp_size_in_bytes", 0)
-
-
-def find_product(sizes: Sequence[int] = (), repeats: int = 3) -> tuple[Product, float]:
-    """Find the smallest product that comes near the best rate; return it with that rate.
+def find_product(dtype: str = "float32", sizes: Sequence[int] = (), repeats: int = 3) -> Product:
+    """Find the smallest product that comes near the best rate.
 
     Args:
+        dtype: of the factors.
         sizes: to choose among; by default what suits the device.
         repeats: of each.
     """
     sizes = sizes or _SIZES.get(jax.default_backend(), _SIZES_OF_ACCELERATORS)
     found = []
     for size in sizes:
-        x = jnp.ones((size, size))
-        product = Product(size, compile_call(lambda a: a @ a, (x,))[0])
+        x = jnp.ones((size, size), dtype)
+        product = Product(size, bench_programs.compile_call(lambda a: a @ a, (x,))[0])
         times = alternate([product.call], 0.0, repeats)[:, 0]
-        found.append((product, product.rate(float(np.median(times)))))
-    best = max(rate for _, rate in found)
-    return next((p, rate) for p, rate in found if rate >= _NEAR_PEAK * best)
+        found.append(product._replace(peak=product.rate(float(np.median(times)))))
+    best = max(product.peak for product in found)
+    return next(product for product in found if product.peak >= _NEAR_PEAK * best)
 
 
-def alternate(calls: Sequence[Call], seconds: float, repeats: int) -> np.ndarray:
+def alternate(
+    calls: Sequence[Call], seconds: float, repeats: int, patience: float = float("inf")
+) -> np.ndarray:
     """Time calls in turn, round after round: [rounds, calls] seconds.
 
     The first round is not counted, unless it is so long that no warming up matters.
@@ -75,43 +64,63 @@ def alternate(calls: Sequence[Call], seconds: float, repeats: int) -> np.ndarray
         calls: what to time.
         seconds: to go on for.
         repeats: rounds at least.
+        patience: seconds after which three rounds are enough.
     """
     started = time.perf_counter()
     first = [_seconds(call) for call in calls]
     rounds = [first] if sum(first) > _LONG else []
-    while len(rounds) < repeats or time.perf_counter() - started < seconds:
+
+    def enough() -> bool:
+        passed = time.perf_counter() - started
+        if passed >= patience and len(rounds) >= _FEWEST:
+            return True
+        return len(rounds) >= repeats and passed >= seconds
+
+    while not enough():
         rounds.append([_seconds(call) for call in calls])
     return np.array(rounds)
 
 
 def measure(
-    programs: Sequence[Program], product: Product, seconds: float, repeats: int
+    programs: Sequence[Program],
+    product: Product,
+    seconds: float,
+    repeats: int,
+    patience: float = float("inf"),
 ) -> list[dict[str, Any]]:
     """Time programs in one loop with a matrix product; one row for each.
 
-    `ratio_to_first` compares with the first program round by round, where there are several.
+    `ratio_to_first` compares steps with those of the first program round by round, where there are
+    several.
     """
-    times = alternate([p.call for p in programs] + [product.call], seconds, repeats)
+    calls = [p.call for p in programs] + [product.call]
+    times = alternate(calls, seconds, repeats, patience)
     rate = product.rate(float(np.median(times[:, -1])))
-    rows = []
-    for k, program in enumerate(programs):
-        median = statistics.median(times[:, k])
-        achieved = 2e-9 * program.multiply_adds / median
-        ratio = float(np.median(times[:, k] / times[:, 0])) if k else None
-        rows.append(
-            program.name
-            | {
-                "calls": len(times),
-                "seconds": median,
-                "per_second": program.decisions / median,
-                "multiply_adds": program.multiply_adds,
-                "gflops": achieved,
-                "product_gflops": rate,
-                "share": achieved / rate,
-                "ratio_to_first": ratio,
-            }
-        )
-    return rows
+    steps = times[:, :-1] / [p.steps for p in programs]
+    return [
+        program.name | _figures(program, steps[:, k], steps[:, 0] if k else None, rate)
+        for k, program in enumerate(programs)
+    ]
+
+
+def _figures(
+    program: Program, steps: np.ndarray, first: np.ndarray | None, rate: float
+) -> dict[str, Any]:
+    """Say what one program's steps, [rounds] seconds, come to."""
+    median = statistics.median(steps)
+    achieved = 2e-9 * program.multiply_adds / median
+    return {
+        "calls": len(steps),
+        "steps_of_a_call": program.steps,
+        "seconds": median,
+        "per_second": program.decisions / median,
+        "multiply_adds": program.multiply_adds,
+        "gflops": achieved,
+        "product_gflops": rate,
+        "share": achieved / rate,
+        "bytes": program.bytes,
+        "ratio_to_first": None if first is None else float(np.median(steps / first)),
+    }
 
 
 def _seconds(call: Call) -> float:

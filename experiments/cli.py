@@ -64,6 +64,7 @@ def run(
         start(argv)
         config = parse(argv, _default_file(main))
         _log_to_stderr()
+        _keep_compiled()
         with signals.terminable():
             main(config)
     except KeyboardInterrupt:
@@ -202,6 +203,13 @@ def _help(main: Callable, description: str | Callable | None, argv: Sequence[str
         config=config_files.load(path),
         source=config_files.find(path.partition(":")[0]).read_text(),
     )
+
+
+def _keep_compiled() -> None:
+    if "jax" in sys.modules:  # a program without it need not wait for its import
+        from experiments import compilation
+
+        compilation.keep()
 
 
 def _log_to_stderr() -> None:

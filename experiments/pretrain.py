@@ -22,6 +22,7 @@ from ml_collections import config_dict
 from experiments import (
     build,
     cli,
+    compilation,
     debug_batch,
     distributed,
     group,
@@ -216,7 +217,7 @@ def steps(
     """Run to the last step in compiled calls of `log_every` steps, logging after each."""
     config, data = task.config, task.data
     validation_key = jax.random.key(config.data.split_seed)
-    step = saved = int(together.part(sharding.local(state.step, task.mesh), 0))
+    step = saved = begun = int(together.part(sharding.local(state.step, task.mesh), 0))
     for run in every:
         run.begin_log(step)
 
@@ -225,11 +226,16 @@ def steps(
         for k, (run, row) in enumerate(zip(every, rows, strict=True)):
             run.save(together.part(here, k), row)
 
-    with progress.progress(config.steps, "pretraining", start=step) as bar:
+    with (
+        compilation.stopwatch() as watch,
+        progress.progress(config.steps, "pretraining", start=step) as bar,
+    ):
         bar.update(step, "compiling")
         while step < config.steps and not sharding.anywhere(bool(interrupted)):
             length = min(config.log_every, config.steps - step)
             state, rows = together.run(state, data.train, length)
+            if step == begun:
+                cli.say(f"compiled in {watch.seconds:.1f} s")
             step += length
             last, saves = step == config.steps, due(step, length, config.save_every)
             scored = bool(config.keep_best) and saves

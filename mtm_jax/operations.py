@@ -47,6 +47,20 @@ def decision(model: ModelConfig, plan: PlanConfig, critic: CriticConfig | None =
     return world(model, plan) + choice
 
 
+def critic_update(critic: CriticConfig, obs_dim: int, action_dim: int) -> int:
+    """Count one update of IQL without its policy: Q and V valued once, and each learnt once.
+
+    Learning costs three times the pass, less the gradients of what goes in.
+    """
+
+    def network(inputs: int) -> int:
+        widths = (inputs, *critic.hidden, 1)
+        passed = sum(a * b for a, b in zip(widths[:-1], widths[1:], strict=True))
+        return 4 * passed - inputs * widths[1]
+
+    return critic.batch_size * (critic.members * network(obs_dim + action_dim) + network(obs_dim))
+
+
 def whole_pass(
     model: ModelConfig, read: Sequence[str], candidates: int = 1, own: Sequence[str] = ()
 ) -> int:

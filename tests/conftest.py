@@ -10,6 +10,8 @@ import pathlib
 # Before jax is imported anywhere. Test processes side by side would fight over one accelerator's
 # memory; set JAX_PLATFORMS to test on one.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What tests compile stays out of the cache of the user.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")
 # Tests compile more than they compute; the last flag halves what is left, where it is known.
 os.environ.setdefault(
     "XLA_FLAGS",

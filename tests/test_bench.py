@@ -4,18 +4,39 @@ import json
 import runpy
 import sys
 
+import jax
 import numpy as np
 import pytest
 from matplotlib import image
 
-from experiments import bench, bench_figure, bench_planning, bench_timing, cli
+from experiments import (
+    bench,
+    bench_critic,
+    bench_figure,
+    bench_parts,
+    bench_peer,
+    bench_planning,
+    bench_programs,
+    bench_table,
+    bench_timing,
+    bench_training,
+    cli,
+)
 from mtm_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 TINY = {
-    "widths": (16,),
+    "sections": ("training", "critic", "decisions"),
     "encoder_layers": 1,
+    "training.widths": (16,),
+    "training.batches": (4,),
+    "training.other_batches": (),
+    "training.other_windows": (),
+    "training.steps": 2,
+    "critic.widths": (8,),
+    "critic.batches": (4,),
+    "widths": (16,),
     "around": (),
     "compared": (),
     "candidates": (3,),
@@ -24,10 +45,12 @@ TINY = {
     "plan.candidates": 3,
     "plan.horizon": 2,
     "plan.history": 2,
-    "batch_size": 4,
+    "parts.widths": (16,),
+    "parts.batches": (4,),
     "seconds": 0.0,
     "repeats": 1,
 }
+PRODUCTS = {"float32": bench_timing.Product(8, lambda: None, peak=1.0)}
 
 
 def settings(**overrides):
@@ -56,16 +79,15 @@ def test_the_module_is_a_program(monkeypatch, capsys):
 def test_every_row_is_written_with_what_was_measured(written):
     report = json.loads((written / "results" / "bench-cpu.json").read_text())
     rows = report["rows"]
-    whats = ["sampling", "training", "rcbc", "m3pc_m", "m3pc_q"]
+    whats = ["training", "windows", "IQL update", "rcbc", "m3pc_m", "m3pc_q"]
     assert [row["what"] for row in rows] == whats
-    assert [row["pruned"] for row in rows] == [None, None, None, True, True]
     for row in rows:
-        assert row["calls"] >= 1 and row["seconds"] > 0 and row["width"] == 16
+        assert row["calls"] >= 1 and row["seconds"] > 0 and row["bytes"] > 0
         assert row["per_second"] == pytest.approx(1 / row["seconds"])
         achieved = 2e-9 * row["multiply_adds"] / row["seconds"]
         assert row["gflops"] == pytest.approx(achieved)
         assert row["share"] == pytest.approx(achieved / row["product_gflops"])
-        assert row["ratio_to_first"] is None
+        assert (row["ratio_to_first"] is not None) == (row["what"] == "windows")
     assert set(report["machine"]) >= {"cpu", "cores", "product_gflops", "versions"}
     assert report["left_out"] == []
 
@@ -82,19 +104,21 @@ def test_the_figure_is_drawn(written):
 def test_the_table_fits_and_says_what_a_share_is_of(written, capsys):
     report = json.loads((written / "results" / "bench-cpu.json").read_text())
     report["left_out"] = ["m3pc_m with width 16: needs 99 GB"]
-    report["rows"].append(report["rows"][3] | {"pruned": False, "ratio_to_first": 2.5})
-    bench.show(report)
+    plain = report["rows"][4] | {"program": "plain", "ratio_to_first": 2.5, "candidates": 2500}
+    report["rows"] += [plain | {"environments": e, "seconds": 0.5 * e} for e in (16, 64, 256)]
+    report["rows"][0]["whole_training_steps"] = 140_000
+    bench_table.show(report)
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 100
     words = " ".join(out.split())
-    assert (
-        "m3pc_m plain" in words
-        and "2.50x" in words
-        and "Left out: m3pc_m with width 16: needs 99 GB." in words
-    )
+    assert "m3pc_m plain width 16, N 2500, h 2, 16 envs" in words and "2.5x" in words
+    assert "Left out: m3pc_m with width 16: needs 99 GB." in words
+    assert "of a training step; the goal of less than 3% is" in words
+    assert "is 140000 steps: " in words
     machine = report["machine"]
-    assert f"{machine['product_gflops']:.0f} GFLOP/s in float32 products" in words
+    assert f"{machine['product_gflops']['float32']:.0f} GFLOP/s in float32 products" in words
     assert machine["cpu"] in words
+    assert "environments 16: 8.00 s 256: 128.00 s 1.00" in words
 
 
 def test_settings_vary_one_by_one_around_the_standard_point():
@@ -122,16 +146,79 @@ def test_settings_vary_one_by_one_around_the_standard_point():
 
 
 def test_what_would_take_too_long_is_left_out_and_named(monkeypatch):
-    monkeypatch.setattr(bench.bench_training, "prepare", lambda *_: [])
-    monkeypatch.setattr(bench.bench_planning, "prepare", lambda _, groups, *__: groups[3:])
-    programs = lambda rate, network, group, config: float(len(group))  # noqa: E731
-    monkeypatch.setattr(bench.bench_planning, "seconds_at", programs)
+    needed = lambda rate, network, group, config: float(len(group))  # noqa: E731
+    monkeypatch.setattr(bench_planning, "seconds_at", needed)
     config = settings(longest=1.0, compared=(16,))
-    product = bench_timing.Product(8, lambda: None)
-    rows, left_out = bench.bench_width(config, 16, product, peak=1.0)
-    assert rows == [] and len(left_out) == 1
+    (work,) = bench_planning.works(config, PRODUCTS)
+    assert [len(group) for group in work.groups] == [1, 1, 1]
     point = "m3pc_m with candidates 3, horizon 2, environments 1, pruned False, width 16"
-    assert left_out[0] == f"{point}: 2 s a round at the rate of products"
+    assert work.left_out == [f"{point}: 2 s a round at that rate"]
+
+
+def test_what_does_not_fit_into_memory_is_left_out_and_named(monkeypatch):
+    name = bench_programs.name("decisions", "rcbc", width=16)
+    program = bench_programs.Program(name, lambda: pytest.fail("called"), bytes=10**15)
+    work = bench_programs.Work("test", [[lambda: program]], ["something else"])
+    rows, left_out = bench.run(work, settings(), PRODUCTS)
+    assert rows == []
+    assert left_out == ["something else", "rcbc with width 16: needs 1000000 GB"]
+
+
+def test_training_varies_one_setting_at_a_time():
+    sizes = {"widths": (16, 32), "batches": (4, 8), "other_batches": (8,), "other_windows": (5,)}
+    points = bench_training.points(settings(**{f"training__{k}": v for k, v in sizes.items()}))
+    assert points == [(16, 4, 8), (32, 8, 8), (16, 8, 8), (16, 4, 5)]
+
+
+def test_presets_are_timed_with_their_own_settings():
+    (work,) = bench_training.preset_works(settings(presets=("paper",)), PRODUCTS)
+    name = work.groups[0][0].args[2]
+    assert name["whole_training_steps"] == 140_000
+    assert (name["width"], name["batch_size"], name["window"]) == (512, 2048, 8)
+    prepared = work.groups[0][0].args[0]()
+    assert prepared.settings.model.dropout == 0.1
+    assert prepared.settings.optim.total_steps == 140_000
+
+
+def test_collecting_is_split_among_the_workers(monkeypatch):
+    calls = []
+    collect = lambda tasks, workers, *_, **__: calls.append((tasks, workers))  # noqa: E731
+    monkeypatch.setattr(bench_critic.collector, "collect", collect)
+    monkeypatch.setattr(bench_critic.collector, "cores", lambda: 3)
+    (work,) = bench_critic.collection_works(settings(collection_steps=1200), PRODUCTS)
+    programs = [make() for (make,) in work.groups]
+    programs[1].call()
+    ((tasks, workers),) = calls
+    assert workers == 3 and sum(task.steps for task in tasks) == 1200 == programs[1].decisions
+    assert len({task.spawn_key for task in tasks}) == len(tasks) == 12
+
+
+def test_without_pytorch_one_sentence_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (work,) = bench_peer.works(settings(), PRODUCTS)
+    assert work.groups == [] and "pip install torch" in work.left_out[0]
+
+
+def test_parts_of_a_step_and_of_a_decision_have_the_shapes_of_the_whole():
+    (work,) = bench_parts.works(settings(), PRODUCTS)
+    step, decision = work.groups
+    shapes = {}
+    for make in (*step[1:], *decision[1:]):
+        part, function, arguments = make.args
+        shapes[part] = jax.tree.map(lambda x: x.shape, jax.eval_shape(function, *arguments))
+    assert list(shapes)[0] == "windows" and list(shapes)[-3:] == [
+        *("proposing", "predicting", "choosing"),
+    ]
+    activations, (grads, _) = shapes["feed-forward"]
+    assert activations == ((4, 32, 16), (4, 32, 16))  # too few windows to pair them
+    assert grads["encoder"][0]["ffn_in"]["kernel"] == (16, 64)
+    assert shapes["heads, losses"][0] == () and shapes["gathering"][0] == (4, 32, 16)
+    assert shapes["proposing"] == (3, 2, 3) and shapes["choosing"] == (3,)
+
+
+def test_updates_continue_where_the_last_call_ended():
+    call, _ = bench_programs.compile_updates(lambda x, y: x + y, jax.numpy.ones(()), 2.0)
+    assert [float(call()) for _ in range(3)] == [3.0, 5.0, 7.0]
 
 
 def test_calls_alternate_and_the_first_round_does_not_count(monkeypatch):
@@ -143,6 +230,7 @@ def test_calls_alternate_and_the_first_round_does_not_count(monkeypatch):
     monkeypatch.setattr(bench_timing, "_LONG", 0.0)
     assert bench_timing.alternate(calls, seconds=0.0, repeats=3).shape == (3, 2)
     assert len(order) == 14
+    assert bench_timing.alternate(calls, seconds=9.0, repeats=9, patience=0.0).shape == (3, 2)
 
 
 def test_programs_of_one_loop_are_compared_round_by_round(monkeypatch):
@@ -150,23 +238,23 @@ def test_programs_of_one_loop_are_compared_round_by_round(monkeypatch):
     times = drift[:, None] * [0.5, 1.5, 0.25]
     monkeypatch.setattr(bench_timing, "alternate", lambda *_: times)
     programs = [
-        bench_timing.Program({"pruned": pruned}, None, multiply_adds, decisions=4)
-        for pruned, multiply_adds in ((True, 10**9), (False, 2 * 10**9))
+        bench_programs.Program({"program": name}, None, products, decisions=4, steps=steps)
+        for name, products, steps in (("", 10**9, 1), ("plain", 2 * 10**9, 3))
     ]
     product = bench_timing.Product(500, None)
     first, second = bench_timing.measure(programs, product, seconds=1.0, repeats=1)
-    assert (first["ratio_to_first"], second["ratio_to_first"]) == (None, 3.0)
-    assert (first["seconds"], first["per_second"], second["seconds"]) == (1.0, 4.0, 3.0)
+    assert (first["ratio_to_first"], second["ratio_to_first"]) == (None, 1.0)
+    assert (first["seconds"], first["per_second"], second["seconds"]) == (1.0, 4.0, 1.0)
     assert (first["gflops"], first["product_gflops"], first["share"]) == (2.0, 0.5, 4.0)
-    assert second["gflops"] == pytest.approx(4 / 3) and second["pruned"] is False
+    assert second["gflops"] == pytest.approx(4.0) and second["program"] == "plain"
 
 
 def test_of_products_near_the_best_rate_the_smallest_is_taken(monkeypatch):
     assert bench_timing.Product(1000, None).rate(seconds=2.0) == pytest.approx(1.0)
     rates = {4: 1.0, 8: 9.8, 16: 10.0}
     monkeypatch.setattr(bench_timing.Product, "rate", lambda self, _: rates[self.size])
-    product, peak = bench_timing.find_product(tuple(rates), repeats=1)
-    assert (product.size, peak) == (8, 9.8)
+    product = bench_timing.find_product(sizes=tuple(rates), repeats=1)
+    assert (product.size, product.peak) == (8, 9.8)
 
 
 def test_a_curve_holds_the_usual_horizon_only():
@@ -182,6 +270,8 @@ def test_a_curve_holds_the_usual_horizon_only():
         ({"repeats": 0}, "repeats is 0; it must be at least 1"),
         ({"candidates": (0,)}, r"candidates are \(0,\); give numbers of at least 1"),
         ({"horizons": (7,)}, "horizons up to 7 do not fit into a window of 8"),
+        ({"sections": ("decision",)}, "choose among presets, training, critic, decisions"),
+        ({"training__batches": (4, 8)}, r"training.widths \(16,\) and training.batches \(4, 8\)"),
         ({"figure": "a.jpg"}, "'a.jpg' does not end in .png"),
     ],
 )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtm_jax import iql, operations, planner, tokens
+from mtm_jax import dataset, iql, operations, planner, tokens
 from mtm_jax import model as model_lib
 from mtm_jax.config import CriticConfig, ModelConfig, PlanConfig
 from mtm_jax.planning import context as context_lib
@@ -103,6 +103,15 @@ def test_a_training_step_is_counted_as_it_is_computed():
 
     traced = jax.make_jaxpr(jax.value_and_grad(loss))(params)
     assert operations.training_step(model.config, 4) == traced_products(traced.jaxpr)
+
+
+def test_a_critic_update_is_counted_as_it_is_computed():
+    config = CriticConfig(hidden=(6, 7), members=3, batch_size=4)
+    state = jax.eval_shape(lambda key: iql.init_state(key, config, 5, 2), jax.random.key(0))
+    rows, scalars = jnp.zeros((4, 5)), jnp.zeros(4)
+    batch = dataset.Transitions(rows, jnp.zeros((4, 2)), scalars, rows, scalars)
+    traced = jax.make_jaxpr(lambda s, b: iql.update(s, config, STATS["states"], b))(state, batch)
+    assert operations.critic_update(config, 5, 2) == traced_products(traced.jaxpr)
 
 
 def test_xla_counts_little_more_where_there_is_no_loop():
