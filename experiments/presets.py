@@ -31,10 +31,10 @@ MOSTLY_PROMPTS = mask_patterns(
 
 # How M3PC plans (table 4).
 PLAN = {
-    "candidates": 625,  # N
+    "candidates": 625,  # N, plans to choose among
     "history": 4,  # past steps in view
     "horizon": 4,  # planned steps, the present one included
-    "lambda_": 0.6,
+    "lambda_": 0.6,  # weight of longer n-step returns
     "spread": 1.0,  # multiplies the standard deviations of the proposals
     "readout": "fd",  # rp: rewards and returns from a pass of their own
     "current_state": "true",  # or reconstructed
