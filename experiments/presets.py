@@ -29,7 +29,7 @@ MOSTLY_PROMPTS = mask_patterns(
     random_autoregressive=0.2, rcbc=0.2, bc=0.1, fd=0.4, id=0.05, pi=0.05
 )
 
-# How M3PC plans (table 4).
+# How M3PC plans (table 4, but for xi: in standard deviations over the candidates, raw there).
 PLAN = {
     "candidates": 625,  # N, plans to choose among
     "history": 4,  # past steps in view

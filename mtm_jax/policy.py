@@ -43,7 +43,7 @@ class Policy:
             target_fraction: return to ask for, as a fraction of the best in the training data.
             seed: draw actions from the predicted distribution, or among the plans; None takes
                 its mode, or their expectation.
-            plan: how to plan; by default as M3PC's table 4 says.
+            plan: how to plan; by default `PlanConfig`'s settings.
 
         Raises:
             UserError: the prompt is not a policy, the model has no distribution to draw from, or
