@@ -12,12 +12,10 @@ import numpy as np
 
 from mtm_jax import agent as agent_lib
 from mtm_jax import progress
-from mtm_jax.envs import make
+from mtm_jax.envs import make, simulator
 from mtm_jax.errors import UserError
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles
-
-_WHOLE = mujoco.mjtState.mjSTATE_INTEGRATION  # the solver's memory included
 
 
 class Moment(NamedTuple):
@@ -71,16 +69,14 @@ class Simulators:
     def put(self, moment: Moment) -> None:
         """Bring all environments to one state."""
         for env in self.envs:
-            mujoco.mj_setState(env.model, env.data, moment.state, _WHOLE)
+            simulator.set_physics_state(env, moment.state)
         self.alive[:] = True
         count = len(self.envs)
         self.contexts = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), moment.context)
 
     def moment(self, e: int) -> Moment:
         """Note the present state of one environment."""
-        env = self.envs[e]
-        state = np.empty(mujoco.mj_stateSize(env.model, _WHOLE))
-        mujoco.mj_getState(env.model, env.data, state, _WHOLE)
+        state = simulator.physics_state(self.envs[e])
         return Moment(state, jax.tree.map(lambda x: x[e : e + 1], self.contexts))
 
     def policy(self) -> np.ndarray:
