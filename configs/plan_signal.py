@@ -7,15 +7,17 @@ from ml_collections import config_dict
 
 from experiments import presets
 
+# A critic's discount is its own.
+GUIDED = {"method": "m3pc_q", "discount": config_dict.placeholder(float)}
 # Name -> how this way to plan differs from the paper's.
 WAYS = {
     "m": {"method": "m3pc_m"},
     "m_rp": {"method": "m3pc_m", "readout": "rp"},
     "m_undiscounted": {"method": "m3pc_m", "discount": 1.0},
     "m_rp_undiscounted": {"method": "m3pc_m", "readout": "rp", "discount": 1.0},
-    "q": {"method": "m3pc_q"},
-    "q_rp": {"method": "m3pc_q", "readout": "rp"},
-    "q_first": {"method": "m3pc_q", "lambda_": 0.0},
+    "q": GUIDED,
+    "q_rp": GUIDED | {"readout": "rp"},
+    "q_first": GUIDED | {"lambda_": 0.0},
 }
 
 

@@ -93,7 +93,7 @@ def plan_with(config: config_dict.ConfigDict, method: str, value: Any) -> PlanCo
 
 def _check_type(study: str, value: Any) -> None:
     """Refuse a value of another type than the setting's default; a whole number is a number."""
-    default = next(f.default for f in dataclasses.fields(PlanConfig) if f.name == study)
+    default = getattr(PlanConfig(), study)
     kinds = {type(default)} | ({int} if isinstance(default, float) else set())
     if type(value) not in kinds:
         raise UserError(

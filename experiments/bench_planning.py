@@ -81,6 +81,7 @@ def plan_of(point: Point, history: int) -> PlanConfig:
         horizon=point.horizon,
         history=history,
         pruned=point.pruned,
+        discount=CriticConfig().discount,
     )
 
 

@@ -100,7 +100,7 @@ def plan_settings(plan: PlanConfig, world: str, agent: agent_lib.Agent) -> dict[
     """Say in a row of results how a method planned, and by which critic."""
     critic = agent.critic if plan.guidance == "critic" else None
     return {
-        "plan": dataclasses.asdict(plan),
+        "plan": dataclasses.asdict(planner.with_discount(plan, agent)),
         "action": "expectation",
         **({"critic": dataclasses.asdict(critic.config) | {"step": critic.step}} if critic else {}),
         **({"world": pathlib.Path(world).name} if world else {}),

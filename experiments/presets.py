@@ -39,10 +39,19 @@ PLAN = {
     "readout": "fd",  # rp: rewards and returns from a pass of their own
     "current_state": "true",  # or reconstructed
     "convention": "equation3",  # or released
+    "pruned": True,  # False: whole passes, the same numbers; reconstructed states need them
 }
-# What differs by what guides: returns are undiscounted sums, a critic's values are not.
-PLAN_M = {"discount": 0.99, "xi": 1.0, "xi_unit": "std"}  # unit: standard deviations, or raw
-PLAN_Q = {"discount": 0.997, "xi": 1.0, "xi_unit": "std"}
+# What differs by what guides.
+PLAN_M = {
+    "discount": 0.99,  # within the horizon
+    "xi": 1.0,  # multiplies the utilities in the softmax
+    "xi_unit": "std",  # standard deviations over the candidates, or raw
+}
+PLAN_Q = {
+    "discount": config_dict.placeholder(float),  # nothing: the critic's
+    "xi": 1.0,  # multiplies the utilities in the softmax
+    "xi_unit": "std",  # standard deviations over the candidates, or raw
+}
 
 
 def add_planning(config: config_dict.ConfigDict) -> None:

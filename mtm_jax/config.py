@@ -275,7 +275,7 @@ class PlanConfig:
     history: int = 4  # past steps in view
     horizon: int = 4  # h, planned steps, the present one included
     lambda_: float = 0.6
-    discount: float = 0.99  # gamma
+    discount: float | None = None  # gamma; None: under "critic" the critic's own, else 0.99
     xi: float = 1.0  # multiplies the utilities in the softmax
     xi_unit: Literal["std", "raw"] = "std"  # standard deviations over the candidates, or returns
     spread: float = 1.0  # multiplies the standard deviations of the proposals
@@ -285,13 +285,16 @@ class PlanConfig:
     pruned: bool = True  # compute only what is visible and asked for; the numbers are the same
 
     def __post_init__(self):
+        if self.discount is None and self.guidance == "returns":
+            object.__setattr__(self, "discount", 0.99)
         for name in ("candidates", "horizon"):
             value = getattr(self, name)
             _require(value >= 1, f"plan {name} is {value}; it must be at least 1")
         _require(self.history >= 0, f"plan history is {self.history}; it must not be negative")
         for name in ("lambda_", "discount"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"plan {name} is {value}; it must be in [0, 1]")
+            ok = value is None or 0 <= value <= 1
+            _require(ok, f"plan {name} is {value}; it must be in [0, 1]")
         for name in ("xi", "spread"):
             value = getattr(self, name)
             _require(

@@ -74,7 +74,6 @@ def query(
     own: Mapping[str, int],
     asked: Mapping[str, int],
     candidates: int = 1,
-    read: Sequence[str] | None = None,
 ) -> int:
     """Count `Model.query`.
 
@@ -84,10 +83,8 @@ def query(
         own: modality -> visible tokens of each candidate.
         asked: modality -> hidden tokens to predict.
         candidates: N.
-        read: those of `asked` whose predictions are read; all by default.
     """
-    read = asked if read is None else read
-    heads = _heads(model, {name: n for name, n in asked.items() if name in read})
+    heads = _heads(model, asked)
     seen, questions = sum(shared.values()) + sum(own.values()), sum(asked.values())
     return (
         _embedding(model, shared)
@@ -102,11 +99,14 @@ def _pruned_world(model: ModelConfig, plan: PlanConfig) -> int:
     past = {"states": min(plan.history + 1, model.window)}
     past |= {"actions": past["states"] - 1} if plan.history else {}
     total = query(model, past | {"returns": model.window}, {}, {"actions": h})
-    states, both, own = {"states": h - 1}, {"rewards": h, "returns": h}, {"actions": h}
-    if plan.readout == "fd":
-        return total + query(model, past, own, states | both, n, _scored(plan))
-    total += query(model, past, own, states, n)
-    return total + query(model, past, own | states, both, n, _scored(plan))
+    later, own = {"states": h - 1}, {"actions": h}
+    outcomes = {"rewards": h - 1} | ({"returns": h} if plan.guidance == "returns" else {})
+    if plan.readout == "rp" and h > 1:
+        total += query(model, past, own, later, n)
+        own |= later
+    elif plan.guidance == "critic":
+        outcomes |= later
+    return total + (query(model, past, own, outcomes, n) if any(outcomes.values()) else 0)
 
 
 def _plain_world(model: ModelConfig, plan: PlanConfig) -> int:

@@ -51,9 +51,10 @@ class Decider:
         Raises:
             UserError: the model cannot carry out the plan, or there is no critic to guide it.
         """
-        self.agent, self.config = agent, config
         needs_critic = config.guidance == "critic"
         critic = agent.require_critic() if needs_critic else None
+        config = with_discount(config, agent)
+        self.agent, self.config = agent, config
         if world is not None:
             require_same_task(agent, world)
         self._weights = forward.Weights(
@@ -169,6 +170,13 @@ def require_same_task(agent: agent_lib.Agent, world: agent_lib.Agent) -> None:
     ours, theirs = agent.model.config.window, world.model.config.window
     if ours != theirs:
         raise UserError(f"the world model's window is {theirs} steps, the policy's is {ours}")
+
+
+def with_discount(config: PlanConfig, agent: agent_lib.Agent) -> PlanConfig:
+    """Give a plan that names no discount that of the critic which guides it."""
+    if config.discount is not None or agent.critic is None:
+        return config
+    return dataclasses.replace(config, discount=agent.critic.config.discount)
 
 
 def least_q(critic: tuple, states: Array, actions: Array) -> Array:

@@ -146,7 +146,9 @@ CONFIGS = {
     "critic": PlanConfig("critic", 7, discount=1.0),
     "rp": PlanConfig("returns", 7, readout="rp"),
     "released": PlanConfig("returns", 7, convention="released", xi=0.01, xi_unit="raw"),
-    "long": PlanConfig("critic", 5, history=0, horizon=8),
+    "long": PlanConfig("critic", 5, history=0, horizon=8, discount=GAMMA),
+    "guided_rp": PlanConfig("critic", 5, discount=GAMMA, readout="rp"),
+    "at_once": PlanConfig("critic", 5, history=2, horizon=1, discount=GAMMA),
     "short": PlanConfig("returns", 5, history=2, horizon=1),
 }
 
@@ -255,19 +257,20 @@ def test_candidates_are_drawn_from_the_return_conditioned_policy(pretrained):
     )
 
 
-@pytest.mark.parametrize("steps", [0, 1, 6])
-def test_a_decision_acts_on_its_plan(pretrained, steps):
+@pytest.mark.parametrize("name", ["returns", "critic", "rp", "guided_rp", "at_once"])
+@pytest.mark.parametrize("steps", [1, 6])
+def test_a_decision_acts_on_its_plan(pretrained, name, steps):
     """The short program of a full window and the long one of the first steps agree with plans."""
     model, params, stats = pretrained
-    config = CONFIGS["returns"]
-    planner = forward.make_planner(model, config, LIMIT)
+    config = CONFIGS[name]
+    planner = forward.make_planner(model, config, LIMIT, critic_value)
     args = (
-        forward.Weights(params, stats),
-        contexts_after(steps, 4),
+        forward.Weights(params, stats, jnp.float32(2.0)),
+        contexts_after(steps, config.history),
         jnp.float32(1.5),
         jax.random.key(5),
     )
-    horizon = 4 if steps >= 4 else 8
+    horizon = config.horizon + (0 if steps >= config.history else config.history)
     plans = planner.explain(*args, horizon=horizon)
     actions, sound = planner.act(*args)
     np.testing.assert_allclose(actions, plans.action, rtol=1e-5, atol=1e-6)
@@ -276,7 +279,7 @@ def test_a_decision_acts_on_its_plan(pretrained, steps):
 
 def test_one_utility_that_is_not_finite_makes_a_decision_unsound(pretrained):
     model, params, stats = pretrained
-    config = PlanConfig("critic", 7, xi_unit="raw")
+    config = PlanConfig("critic", 7, xi_unit="raw", discount=GAMMA)
 
     def value(critic, states, actions):
         values = critic_value(1.0, states, actions)
@@ -290,6 +293,44 @@ def test_one_utility_that_is_not_finite_makes_a_decision_unsound(pretrained):
         jax.random.key(5),
     )
     assert planner.act(*args)[1].tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("returns", [{"rewards": 3, "returns": 4}, {"rewards": 7, "returns": 8}]),
+        ("critic", [{"rewards": 3, "states": 3}, {"rewards": 7, "states": 7}]),
+        ("short", [{"returns": 1}, {"rewards": 2, "returns": 3}]),
+        ("at_once", [{"rewards": 2, "states": 2}]),
+    ],
+)
+def test_a_decision_asks_for_what_it_is_scored_by(pretrained, name, asked):
+    model, params, stats = pretrained
+    config, found = CONFIGS[name], []
+
+    def query(params, shared, own, questions):
+        if own:
+            found.append({name: len(slots) for name, slots in questions.items()})
+        return model.query(params, shared, own, questions)
+
+    planner = forward.make_planner(model._replace(query=query), config, LIMIT, critic_value)
+    args = (contexts_after(6, config.history), jnp.float32(1.5), jax.random.key(5))
+    planner.act.lower(forward.Weights(params, stats, jnp.float32(2.0)), *args)
+    assert found == asked  # with a full window, and before
+
+
+def test_environments_in_groups_decide_as_all_at_once(pretrained):
+    model, params, stats = pretrained
+    config = PlanConfig("returns", 64)  # two environments fill a chunk
+    planner = forward.make_planner(model, config, LIMIT)
+    ctxs, keys = contexts_after(6, 4, count=6), jax.random.split(jax.random.key(5), 6)
+    target = jnp.float32(1.5)
+    actions, _ = planner.act(forward.Weights(params, stats), ctxs, target, jax.random.key(5))
+    for k in range(6):
+        world = proposals.pruned_world(model, params, stats, config, config.horizon)
+        context_ = jax.tree.map(lambda x: x[k], ctxs)  # noqa: B023
+        plan = forward.plan(world, None, config, context_, target, LIMIT, keys[k])
+        np.testing.assert_allclose(actions[k], plan.action, rtol=1e-4, atol=1e-5)
 
 
 def test_decisions_do_not_depend_on_the_batch(pretrained):
@@ -358,6 +399,7 @@ def test_a_senseless_plan_is_refused(settings, sentence):
     [
         ({"horizon": 5}, None, "history of 4 and a horizon of 5 steps need a window of 9"),
         ({"guidance": "critic"}, None, "needs a critic and this run has none"),
+        ({"guidance": "critic"}, critic_value, "needs the discount that the critic was trained"),
     ],
 )
 def test_a_plan_that_the_model_cannot_carry_out_is_refused(pretrained, settings, value, sentence):

@@ -40,6 +40,7 @@ def test_rows_of_critic_guided_plans_say_which_critic_guided(tiny_run):
     agent = dataclasses.replace(agent, critic=critic)
     guided = m3pc_offline.plan_settings(planner.plan_config("m3pc_q"), "", agent)
     assert (guided["critic"]["discount"], guided["critic"]["step"]) == (0.9, 7)
+    assert guided["plan"]["discount"] == 0.9
     assert "critic" not in m3pc_offline.plan_settings(planner.plan_config("m3pc_m"), "", agent)
 
 

@@ -9,7 +9,7 @@ from mtm_jax import iql, operations, planner, tokens
 from mtm_jax import model as model_lib
 from mtm_jax.config import CriticConfig, ModelConfig, PlanConfig
 from mtm_jax.planning import context as context_lib
-from mtm_jax.planning import forward, proposals, roles
+from mtm_jax.planning import forward, roles
 from mtm_jax.types import ModalitySpec
 
 SPECS = (
@@ -18,7 +18,7 @@ SPECS = (
 )
 STATS = {m.name: tokens.identity_stats(m.features) for m in SPECS}
 CRITIC = CriticConfig(hidden=(6, 7), members=3)
-PLAN = {"candidates": 9, "history": 3, "horizon": 2}
+PLAN = {"discount": 0.99, "candidates": 9, "history": 3, "horizon": 2}
 
 
 def make(width=16, layers=(2, 1)):
@@ -49,10 +49,10 @@ def traced_products(jaxpr, read=None):
 
 def decide(model, plan, context):
     """The decision as a function of the parameters of model and critic."""
-    make_world = proposals.pruned_world if plan.pruned else proposals.plain_world
 
     def chosen(params, critic):
-        world = make_world(model, params, STATS, plan, plan.horizon)
+        weights = forward.Weights(params, STATS)
+        world = forward.make_world(model, None, weights, plan, plan.horizon, scored_only=True)
         value = None
         if plan.guidance == "critic":
             value = lambda s, a: planner.least_q((critic, STATS["states"]), s, a)  # noqa: E731
@@ -69,7 +69,9 @@ def decide(model, plan, context):
         ((1, 2), {"guidance": "critic"}),
         ((1, 1), {"readout": "rp"}),
         ((1, 2), {"guidance": "critic", "pruned": False}),
+        ((1, 1), {"readout": "rp", "guidance": "critic"}),
         ((1, 1), {"horizon": 1, "history": 0}),
+        ((1, 1), {"horizon": 1, "guidance": "critic"}),
     ],
     ids=str,
 )

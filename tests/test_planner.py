@@ -22,7 +22,7 @@ SMALL = {"candidates": 6}
 def agent(tiny_run):
     """A tiny run with an untrained critic."""
     agent = agent_lib.load(tiny_run)
-    config = CriticConfig(hidden=(8,))
+    config = CriticConfig(hidden=(8,), discount=0.9)
     state = iql.init_state(jax.random.key(0), config, 11, 3)
     critic = iql.Critic(config, iql.raw_params(state, config), agent.stats["states"], 0)
     return dataclasses.replace(agent, critic=critic)
@@ -62,6 +62,14 @@ def test_a_critic_is_asked_for_its_least_value(agent):
     values = iql.q_values(critic.params, critic.stats, states, actions)
     found = planner.least_q((critic.params, critic.stats), states, actions)
     np.testing.assert_allclose(found, np.minimum(*values))
+
+
+def test_a_plan_has_the_discount_of_the_critic_that_guides_it(agent):
+    for plan in (planner.plan_config("m3pc_q"), agent.policy("m3pc_q")._decider.config):
+        assert planner.Decider(agent, plan).config.discount == 0.9
+    named = planner.plan_config("m3pc_q", discount=0.5)
+    assert planner.Decider(agent, named).config.discount == 0.5
+    assert planner.Decider(agent, planner.plan_config("m3pc_m")).config.discount == 0.99
 
 
 def test_a_seed_explores(agent):

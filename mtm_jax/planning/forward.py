@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mtm_jax import tokens
+from mtm_jax import queries, tokens
 from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
 from mtm_jax.model import Model
@@ -156,9 +156,14 @@ def make_planner(
         check(world_model, config, value)
 
     def decide(
-        horizon: int, weights: Weights, contexts: context_lib.Context, target: Array, key: Array
+        horizon: int,
+        weights: Weights,
+        contexts: context_lib.Context,
+        target: Array,
+        key: Array,
+        scored_only: bool = False,
     ) -> Plan:
-        world = make_world(model, world_model, weights, config, horizon)
+        world = make_world(model, world_model, weights, config, horizon, scored_only)
         bound = None if value is None else functools.partial(value, weights.critic)
 
         def one(context: context_lib.Context, key: Array) -> Plan:
@@ -167,13 +172,14 @@ def make_planner(
                 *(world, bound, config, context, target, max_episode_steps, key, length, explore)
             )
 
-        return jax.vmap(one)(contexts, jax.random.split(key, contexts.slot.shape[0]))
+        keys = jax.random.split(key, contexts.slot.shape[0])
+        return over_environments(one, config.candidates, contexts, keys)
 
     def act(
         weights: Weights, contexts: context_lib.Context, target: Array, key: Array
     ) -> tuple[Array, Array]:
         def chosen(horizon: int) -> tuple[Array, Array]:
-            plans = decide(horizon, weights, contexts, target, key)
+            plans = decide(horizon, weights, contexts, target, key, scored_only=True)
             return plans.action, jnp.isfinite(plans.utilities).all(-1)
 
         # One branch runs: the window is full but for the first steps of an episode.
@@ -193,11 +199,40 @@ def make_planner(
     return Planner(jax.jit(act), jax.jit(explain, static_argnames="horizon"))
 
 
+def over_environments(
+    one: Callable[[context_lib.Context, Array], Plan],
+    candidates: int,
+    contexts: context_lib.Context,
+    keys: Array,
+) -> Plan:
+    """Plan for E environments: at once, but on a processor no more than fill a chunk together."""
+    environments = len(keys)
+    most = max(1, queries.CHUNK // candidates)
+    group = next(n for n in range(min(most, environments), 0, -1) if environments % n == 0)
+
+    def together(contexts: context_lib.Context, keys: Array) -> Plan:
+        return jax.vmap(one)(contexts, keys)
+
+    def in_groups(contexts: context_lib.Context, keys: Array) -> Plan:
+        return jax.lax.map(lambda x: one(*x), (contexts, keys), batch_size=group)
+
+    if group == environments:
+        return together(contexts, keys)
+    return jax.lax.platform_dependent(contexts, keys, cpu=in_groups, default=together)
+
+
 def make_world(
-    model: Model, world_model: Model | None, weights: Weights, config: PlanConfig, horizon: int
+    model: Model,
+    world_model: Model | None,
+    weights: Weights,
+    config: PlanConfig,
+    horizon: int,
+    scored_only: bool,
 ) -> proposals.World:
     """Join what proposes and what answers; both are the same model unless another is given."""
-    make = proposals.pruned_world if config.pruned else proposals.plain_world
+    make = proposals.plain_world
+    if config.pruned:
+        make = functools.partial(proposals.pruned_world, scored_only=scored_only)
     world = make(model, weights.params, weights.stats, config, horizon)
     if world_model is None:
         return world
@@ -232,4 +267,9 @@ def check(model: Model, config: PlanConfig, value: object | None) -> None:
         raise UserError(
             "guidance 'critic' needs a critic and this run has none; train one with "
             "`python -m experiments.critic --config.run=RUN`"
+        )
+    if config.discount is None:
+        raise UserError(
+            "a plan guided by a critic needs the discount that the critic was trained with; give "
+            "PlanConfig(discount=...)"
         )

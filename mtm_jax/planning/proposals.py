@@ -22,7 +22,10 @@ Stats = Mapping[str, tokens.Stats]
 
 
 class Rollout(NamedTuple):
-    """What candidates lead to, in raw units; entry n is episode step t + n."""
+    """What candidates lead to, in raw units; entry n is episode step t + n.
+
+    Where a world was asked for what utilities are made of only, the rest is zero.
+    """
 
     states: Array  # [N, h, S], the first is the present state
     rewards: Array  # [N, h], of the actions
@@ -98,12 +101,18 @@ def plain_world(
 
 
 def pruned_world(
-    model: Model, params: dict, stats: Stats, config: PlanConfig, horizon: int
+    model: Model,
+    params: dict,
+    stats: Stats,
+    config: PlanConfig,
+    horizon: int,
+    scored_only: bool = False,
 ) -> World:
     """Build the same world from what is visible and asked for only; see `Model.query`.
 
     Args:
         model, params, stats, config, horizon: see `plain_world`.
+        scored_only: ask for nothing that `config`'s utilities are not made of.
     """
     specs = {m.name: m for m in model.config.modalities}
     window = model.config.window
@@ -135,21 +144,56 @@ def pruned_world(
         slots = horizon_slots(context, horizon, window)
         counts = jnp.arange(horizon) < horizon_length(context, config, horizon)
         own = {"actions": Placed(encoded("actions", actions), slots, counts)}
-        both = {"rewards": slots, "returns": slots}
-        first = both if config.readout == "fd" else {}
-        outputs = model.query(params, past(context), own, {"states": slots[1:], **first})
-        if config.readout == "rp":
-            own["states"] = Placed(outputs["states"], slots[1:], counts[1:])
-            outputs |= model.query(params, past(context), own, both)
-        now = jnp.broadcast_to(
-            context.states[context.slot], (len(actions), 1, specs["states"].features)
-        )
-        states = jnp.concatenate([now, decoded("states", outputs)], axis=1)
+        asked = questions(slots, config.guidance if scored_only else None)
+        outcomes = {name: asked.pop(name) for name in ("rewards", "returns") if name in asked}
+        if config.readout == "fd":
+            outputs = ask(context, own, asked | outcomes)
+        else:
+            outputs = ask(context, own, {"states": slots[1:]})
+            if horizon > 1:
+                own["states"] = Placed(outputs["states"], slots[1:], counts[1:])
+            outputs |= ask(context, own, outcomes)
+        read = {name: decoded(name, outputs) for name in outputs}
         return Rollout(
-            states, decoded("rewards", outputs)[..., 0], decoded("returns", outputs)[..., 0]
+            states(context, len(actions), read.get("states")),
+            *(_over_horizon(read.get(m), len(actions), horizon) for m in ("rewards", "returns")),
         )
 
+    def ask(
+        context: context_lib.Context, own: dict[str, Placed], asked: dict[str, Array]
+    ) -> dict[str, Array]:
+        asked = {name: slots for name, slots in asked.items() if len(slots)}
+        return model.query(params, past(context), own, asked) if asked else {}
+
+    def states(context: context_lib.Context, count: int, later: Array | None) -> Array:
+        """Join the present state with the predicted ones, [N, h, S]."""
+        features = specs["states"].features
+        now = jnp.broadcast_to(context.states[context.slot], (count, 1, features))
+        later = jnp.zeros((count, horizon - 1, features)) if later is None else later
+        return jnp.concatenate([now, later], axis=1)
+
     return World(policy, rollout)
+
+
+def questions(slots: Array, guidance: str | None = None) -> dict[str, Array]:
+    """List what to predict, modality -> slots.
+
+    Args:
+        slots: of the horizon, [h].
+        guidance: leave out what utilities under it are not made of: the last reward, under
+            "returns" states, under "critic" return tokens. None: predict everything.
+    """
+    if guidance is None:
+        return {"states": slots[1:], "rewards": slots, "returns": slots}
+    values = {"returns": slots} if guidance == "returns" else {"states": slots[1:]}
+    return {"rewards": slots[:-1], **values}
+
+
+def _over_horizon(x: Array | None, count: int, horizon: int) -> Array:
+    """Fill predictions [N, n, 1] of the first n steps with zeros: [N, h]."""
+    if x is None:
+        return jnp.zeros((count, horizon))
+    return jnp.pad(x[..., 0], [(0, 0), (0, horizon - x.shape[1])])
 
 
 def with_plan(context: context_lib.Context, plan: Array) -> context_lib.Context:
