@@ -31,8 +31,8 @@ def get_config():
     config.widths = (64, 128, 512)  # of the models that decide
     config.around = (128,)  # those at which horizons, environments and m3pc_q's candidates vary
     config.compared = (128, 512)  # those at which planning without pruning is timed as well
-    config.candidates = (1, 5, 25, 125, 625, 2500)
-    config.horizons = (1, 2, 4)
+    config.candidates = (1, 5, 25, 125, 625, 2500)  # of a plan
+    config.horizons = (1, 2, 4)  # steps of a plan
     config.environments = (1, 4, 16)  # decisions per call
     standard = ("candidates", "history", "horizon")
     config.plan = config_dict.ConfigDict({key: presets.PLAN[key] for key in standard})

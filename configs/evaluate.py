@@ -10,7 +10,7 @@ def get_config():
     config = config_dict.ConfigDict()
     config.run = ""  # the run folder
     config.eval = config_dict.ConfigDict()
-    config.eval.methods = ("bc", "rcbc")
+    config.eval.methods = ("bc", "rcbc")  # ways to act: bc, rcbc
     config.eval.episodes = 20
     config.eval.seed = 1_000  # environments are reset with seed, seed + 1, ...
     config.eval.target_fraction = 1.0  # of the best return in the training data

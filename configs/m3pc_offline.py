@@ -15,6 +15,6 @@ def get_config(name=""):
     config = config_dict.ConfigDict()
     named_run.name(config, name)
     presets.add_planning(config)
-    config.eval.methods = ("bc", "rcbc", "m3pc_m", "m3pc_q")
+    config.eval.methods = ("bc", "rcbc", "m3pc_m", "m3pc_q")  # ways to act
     config.imagined_steps = 200  # of an episode, in the figure and the video; 0: neither
     return config

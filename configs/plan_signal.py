@@ -30,7 +30,8 @@ def get_config():
     config.first_step, config.last_step = 20, 300  # of the episode, where these states are
     config.candidates = 64  # executed in each of them
     config.steps_after = 100  # of the policy after each candidate
-    config.plan = config_dict.ConfigDict(presets.PLAN | presets.PLAN_M | {"target_fraction": 1.0})
-    config.ways = config_dict.ConfigDict(WAYS)
+    config.plan = config_dict.ConfigDict(presets.PLAN | presets.PLAN_M)
+    config.plan.target_fraction = 1.0  # of the best return in the training data
+    config.ways = config_dict.ConfigDict(WAYS)  # how a way differs from plan
     config.only = ()  # names of the ways to measure; none: all
     return config

@@ -37,7 +37,7 @@ def get_config(name="hopper-medium"):
 
     config = config_dict.ConfigDict()
     config.env = env  # <env>-<level>
-    config.preset = preset
+    config.preset = preset  # small, base or paper; the name decides it
     config.variant = options["variant"]  # m3pc: TanhNormal actions and rewards; mtm: squared errors
     config.role = options["role"]  # policy, world: trained under that prompt alone
     config.source = "builtin"  # builtin, d4rl, minari, minari:<id> or a path
@@ -51,48 +51,49 @@ def get_config(name="hopper-medium"):
     config.data = config_dict.ConfigDict()
     config.data.steps = 0  # steps of built-in data to collect, or of ExORL data to read; 0 = all
     config.data.train_fraction = 0.95  # of the episodes
-    config.data.split_seed = 0
+    config.data.split_seed = 0  # of the choice of held-out episodes
     config.data.actions_fraction = 1.0  # of the training episodes that keep their actions
 
     config.model = config_dict.ConfigDict()
     config.model.window = 4 if mtm else 8
     config.model.width = 512
-    config.model.heads = 4
-    config.model.encoder_layers = 2
-    config.model.decoder_layers = 1
-    config.model.dropout = 0.1
+    config.model.heads = 4  # of attention
+    config.model.encoder_layers = 2  # transformer blocks that read visible tokens
+    config.model.decoder_layers = 1  # transformer blocks that predict all tokens
+    config.model.dropout = 0.1  # share of units that are left out in training
     config.model.compute_dtype = "auto"  # bfloat16 on accelerators, float32 on the CPU
     config.model.positions = "released"  # of the window slots; orthogonal: neighbours differ more
     config.model.remat = False  # True: less memory, a third more to compute
     config.model.bins = 0  # 0 = continuous tokens; else uniform bins per dimension (mtm only)
 
     config.masks = config_dict.ConfigDict()
-    config.masks.patterns = config_dict.ConfigDict(presets.mask_patterns(random_autoregressive=1.0))
-    config.masks.fractions = FRACTIONS
+    patterns = presets.mask_patterns(random_autoregressive=1.0)
+    config.masks.patterns = config_dict.ConfigDict(patterns)  # weights of these masks
+    config.masks.fractions = FRACTIONS  # visible shares of random masks; one is drawn per modality
     weights = presets.MTM_WEIGHTS if mtm else presets.M3PC_WEIGHTS
-    config.masks.modality_weights = config_dict.ConfigDict(weights)
+    config.masks.modality_weights = config_dict.ConfigDict(weights)  # of the autoregressive token
 
     config.loss = config_dict.ConfigDict()
     config.loss.entropy_constraint = True  # False: likelihood alone
     config.loss.entropy_target = -3.0  # nats
     config.loss.entropy_reduction = "joint"  # or per_dimension, as the released code
     config.loss.entropy_samples = 4
-    config.loss.initial_sigma = 0.1
-    config.loss.sigma_learning_rate = 1e-4
+    config.loss.initial_sigma = 0.1  # of the Lagrange multiplier that holds the entropy
+    config.loss.sigma_learning_rate = 1e-4  # of that multiplier
 
     config.batch_size = 1024 if mtm else 2048  # MTM table C.2, M3PC table 4
     config.micro_batches = 1  # parts of a batch, computed in turn: the same step in less memory
-    config.steps = 140_000
+    config.steps = 140_000  # gradient steps
     config.optim = config_dict.ConfigDict()
-    config.optim.learning_rate = 1e-4
+    config.optim.learning_rate = 1e-4  # of AdamW, after the warm-up
     config.optim.warmup_fraction = 2 / 7  # 40 000 of 140 000
     config.optim.weight_decay = 0.01 if mtm else 0.005
     config.optim.b2 = 0.999  # decay of the squared gradients' average
     config.optim.clip_norm = 0.0
 
     config.log_every = 100  # steps in one compiled call
-    config.validate_every = 2_000
-    config.save_every = 2_000
+    config.validate_every = 2_000  # steps
+    config.save_every = 2_000  # steps between two checkpoints
     config.keep_best = (
         0  # checkpoints that are kept besides the newest two, for the best keep_metric
     )
@@ -103,7 +104,7 @@ def get_config(name="hopper-medium"):
     config.wandb_project = ""  # also log to this project of Weights & Biases
 
     config.eval = config_dict.ConfigDict()
-    config.eval.methods = ("bc", "rcbc")
+    config.eval.methods = ("bc", "rcbc")  # ways to act: bc, rcbc
     config.eval.episodes = 20
     config.eval.seed = 1_000  # environments are reset with seed, seed + 1, ...
     config.eval.target_fraction = 1.0  # of the best return in the training data

@@ -40,10 +40,7 @@ def latency(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
         axis.set_xlabel("candidates")
         axis.set_ylabel("ms a decision (dashed: without planning)")
         axis.legend(fontsize=8)
-        path = pathlib.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(path, dpi=160, facecolor="white")
-        return path
+        return figures.save(fig, path)
 
 
 def curve(planned: Sequence[Mapping], width: int) -> list[tuple[int, float]]:

@@ -201,7 +201,7 @@ def _help(main: Callable, description: str | Callable | None, argv: Sequence[str
         text=inspect.cleandoc(description or main.__globals__.get("__doc__") or ""),
         path=path,
         config=config_files.load(path),
-        source=config_files.find(path.partition(":")[0]).read_text(),
+        texts=cli_help.sources(path),
     )
 
 

@@ -21,8 +21,8 @@ def name(config: config_dict.ConfigDict, text: str) -> None:
     """Add the keys that say which run is meant; `text` is what configs/pretrain.py was given."""
     config.run = ""  # the run folder; empty: where configs/pretrain.py:NAME with these keys goes
     config.env = ""  # of the run that NAME stands for, like preset and variant
-    config.preset = ""
-    config.variant = ""
+    config.preset = ""  # small, base or paper; of the run that NAME stands for
+    config.variant = ""  # m3pc or mtm; of the run that NAME stands for
     config.source = "builtin"  # of the run that NAME stands for
     config.seed = 0  # of the run that NAME stands for
     if text:

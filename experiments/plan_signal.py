@@ -14,7 +14,9 @@ difference between candidates the model predicts: 1 all, 0 no more than their me
 `rank_correlation` counts as zero where utilities or returns are flat: `flat_utilities` and
 `flat_returns` are the moments where they were. `gain` is the return that a draw by the planner's
 weights adds to that of an average candidate, `top_gain` what the candidate of the highest utility
-adds, `best_gain` what the best one would.
+adds, `best_gain` what the best one would. `calibration_slope` is that of a line through real
+returns against utilities, by differences within a moment, in raw units: 1 = a utility difference of
+x means a return difference of x. `calibration_intercept` is where that line begins.
 """
 
 from __future__ import annotations
@@ -47,12 +49,14 @@ def main(config: config_dict.ConfigDict) -> None:
     agent = agent_lib.load(folder)
     chosen, windows = ways(config, agent), held_out(folder, config)
     steps = config.first_step, config.last_step
-    moments = simulators_lib.reach(agent, config.moments, *steps, config.seed)
-    simulators = simulators_lib.Simulators(agent, config.candidates, config.seed)
+    fraction = config.plan.target_fraction
+    moments = simulators_lib.reach(agent, config.moments, *steps, config.seed, fraction)
+    simulators = simulators_lib.Simulators(agent, config.candidates, config.seed, fraction)
     rows = []
     for name, settings in chosen.items():
         plan = plan_of(settings)
         decider = planner.Decider(agent, plan, settings["target_fraction"])
+        simulators.ask(settings["target_fraction"])
         found = plan_signal_sensitivity.sensitivity(agent, windows, plan, config.seed)
         found |= plan_signal_ranking.ranking(
             decider, simulators, moments, config.steps_after, config.seed
@@ -84,7 +88,8 @@ def ways(config: config_dict.ConfigDict, agent: agent_lib.Agent) -> dict[str, di
     """Settings of each way to plan, by name; those that need a critic only where there is one.
 
     Raises:
-        UserError: a way is unknown, or was asked for and needs a critic that is not there.
+        UserError: a way is unknown, or was asked for and needs a critic that is not there, or has
+            another history than the policy, whose windows it plans in.
     """
     unknown = sorted(set(config.only) - set(config.ways))
     if unknown:
@@ -96,6 +101,12 @@ def ways(config: config_dict.ConfigDict, agent: agent_lib.Agent) -> dict[str, di
         if config.only and guided:
             agent.require_critic()
         found = {name: settings for name, settings in found.items() if name not in guided}
+    for name, settings in found.items():
+        if settings["history"] != agent.history:
+            raise UserError(
+                f"way {name} plans with a history of {settings['history']} steps, and the policy "
+                f"of this run acts with {agent.history}; give --config.plan.history={agent.history}"
+            )
     return found
 
 

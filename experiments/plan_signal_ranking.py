@@ -34,20 +34,25 @@ def ranking(
         seed: of the candidates.
 
     Returns:
-        Averages of `compare` over the moments, their standard errors as `*_error`, and `COUNTS`.
+        Averages of `compare` over the moments, their standard errors as `*_error`, `COUNTS`, and
+        `calibration`.
     """
     found: dict[str, list[float]] = {}
+    pairs = []
     with progress.progress(len(moments), "executing candidates") as bar:
         for k, moment in enumerate(moments):
-            explained = decider.explain(moment.context, jax.random.key(seed + k))
+            key = jax.random.fold_in(jax.random.key(seed), k)
+            explained = decider.explain(moment.context, key)
             plan = jax.tree.map(lambda x: np.asarray(x[0]), explained)
             real = simulators_lib.execute(simulators, moment, plan.candidates, steps_after)
             for name, value in compare(plan, real, decider.agent.stats["states"]).items():
                 found.setdefault(name, []).append(value)
+            pairs.append((plan.utilities, real.returns))
             bar.update(k + 1)
     counts = {name: int(sum(found.pop(name))) for name in COUNTS}
     errors = {f"{k}_error": float(np.std(v) / np.sqrt(len(v))) for k, v in found.items()}
-    return {name: float(np.mean(values)) for name, values in found.items()} | errors | counts
+    means = {name: float(np.mean(values)) for name, values in found.items()}
+    return means | errors | counts | calibration(pairs)
 
 
 def compare(plan: forward.Plan, real: simulators_lib.Real, stats: tokens.Stats) -> dict[str, float]:
@@ -77,6 +82,33 @@ def compare(plan: forward.Plan, real: simulators_lib.Real, stats: tokens.Stats) 
         "spread": float(earned.std()),
         "predicted_spread": float(plan.utilities.std()),
         "effective_candidates": float(1.0 / (plan.weights**2).sum()),
+    }
+
+
+def calibration(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Fit a line to real returns against utilities, both in raw units.
+
+    The slope is fitted to differences from the mean of each moment: 1 = a utility difference of x
+    means a return difference of x. Zero where all utilities are flat.
+
+    Args:
+        pairs: utilities and returns of the candidates, [N] each, of every moment.
+
+    Returns:
+        slope, intercept of the means over the moments, and the slope's standard error.
+    """
+    centred = [
+        (np.zeros(len(u)) if flat(u) else u - np.mean(u, dtype=float), y - y.mean())
+        for u, y in pairs
+    ]
+    squares = sum(float(u @ u) for u, _ in centred)
+    slope = sum(float(u @ y) for u, y in centred) / squares if squares > 0 else 0.0
+    off = [float(u @ (y - slope * u)) for u, y in centred]  # moments are independent
+    intercepts = [float(y.mean() - slope * np.mean(u, dtype=float)) for u, y in pairs]
+    return {
+        "calibration_slope": slope,
+        "calibration_slope_error": float(np.linalg.norm(off)) / squares if squares > 0 else 0.0,
+        "calibration_intercept": float(np.mean(intercepts)),
     }
 
 

@@ -19,10 +19,11 @@ def sensitivity(
 ) -> dict[str, float]:
     """Compare predictions for held-out windows under true actions and under random ones.
 
-    `*_error` is the root mean squared error of what is predicted for the last step of the horizon
-    under the true actions, `*_shift` how far random actions move that prediction, `*_spread` how
-    much the truth varies; returns are return tokens. The error of a critic is not known: instead
-    of it, how far the members of its ensemble differ.
+    `*_error` is the root mean squared error of what is predicted under the true actions, `*_shift`
+    how far random actions move that prediction, `*_spread` how much the truth varies. States and
+    return tokens are those of the last step of the horizon, rewards those of the step before it,
+    the last that a utility counts. The error of a critic is not known: instead of it, how far the
+    members of its ensemble differ.
     """
     slot, h = plan.history, plan.horizon
     world = proposals.plain_world(agent.model, agent.params, agent.stats, plan, h)

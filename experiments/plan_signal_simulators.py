@@ -12,12 +12,10 @@ import numpy as np
 
 from mtm_jax import agent as agent_lib
 from mtm_jax import progress
-from mtm_jax.envs import make
+from mtm_jax.envs import make, simulator
 from mtm_jax.errors import UserError
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles
-
-_WHOLE = mujoco.mjtState.mjSTATE_INTEGRATION  # the solver's memory included
 
 
 class Moment(NamedTuple):
@@ -38,8 +36,8 @@ class Real(NamedTuple):
 class Simulators:
     """Environments side by side, with the policy's windows; nothing is reset."""
 
-    def __init__(self, agent: agent_lib.Agent, count: int, seed: int):
-        """Begin an episode in each of `count` environments.
+    def __init__(self, agent: agent_lib.Agent, count: int, seed: int, target_fraction: float = 1.0):
+        """Begin an episode in each of `count` environments; see `ask` for the target.
 
         Raises:
             UserError: the environment cannot be put into a given state.
@@ -51,35 +49,39 @@ class Simulators:
                 f"{agent.info.env_id} cannot be put into a given state, so candidates cannot be "
                 "tried out in it; use a run of a MuJoCo environment of gymnasium"
             )
-        obs = np.stack([env.reset(seed=seed + e)[0] for e, env in enumerate(self.envs)])
+        seeds = np.random.SeedSequence(seed).generate_state(count).tolist()
+        obs = np.stack([env.reset(seed=s)[0] for env, s in zip(self.envs, seeds, strict=True)])
         self.alive = np.ones(count, bool)
-        target = jnp.float32(agent.target_return(1.0) / agent.info.max_episode_steps)
-        choose = functools.partial(roles.act, agent.model, agent.params, agent.stats, target=target)
-        self._choose = jax.jit(jax.vmap(choose))
+        self.ask(target_fraction)
+        choose = functools.partial(roles.act, agent.model, agent.params, agent.stats)
+        self._choose = jax.jit(jax.vmap(choose, in_axes=(0, None)))
         extend = functools.partial(context_lib.extend, history=agent.history)
         self._extend = jax.jit(jax.vmap(extend))
         dims, window = len(agent.info.action_low), agent.model.config.window
         begin = functools.partial(context_lib.begin, action_dim=dims, window=window)
         self.contexts = jax.vmap(begin)(jnp.asarray(obs, jnp.float32))
 
+    def ask(self, target_fraction: float) -> None:
+        """Let the policy ask for this fraction of the best return in the training data."""
+        target = self._agent.target_return(target_fraction)
+        self._target = jnp.float32(target / self._agent.info.max_episode_steps)
+
     def put(self, moment: Moment) -> None:
         """Bring all environments to one state."""
         for env in self.envs:
-            mujoco.mj_setState(env.model, env.data, moment.state, _WHOLE)
+            simulator.set_physics_state(env, moment.state)
         self.alive[:] = True
         count = len(self.envs)
         self.contexts = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), moment.context)
 
     def moment(self, e: int) -> Moment:
         """Note the present state of one environment."""
-        env = self.envs[e]
-        state = np.empty(mujoco.mj_stateSize(env.model, _WHOLE))
-        mujoco.mj_getState(env.model, env.data, state, _WHOLE)
+        state = simulator.physics_state(self.envs[e])
         return Moment(state, jax.tree.map(lambda x: x[e : e + 1], self.contexts))
 
     def policy(self) -> np.ndarray:
         """Ask the return-conditioned policy, [E, A] in [-1, 1]."""
-        return np.asarray(self._choose(self.contexts))
+        return np.asarray(self._choose(self.contexts, self._target))
 
     def observations(self) -> np.ndarray:
         """Return the present states, [E, S]."""
@@ -98,7 +100,12 @@ class Simulators:
 
 
 def reach(
-    agent: agent_lib.Agent, count: int, first_step: int, last_step: int, seed: int
+    agent: agent_lib.Agent,
+    count: int,
+    first_step: int,
+    last_step: int,
+    seed: int,
+    target_fraction: float = 1.0,
 ) -> list[Moment]:
     """Let the policy act in one environment per moment until a random step of the episode.
 
@@ -107,6 +114,7 @@ def reach(
         count: moments; fewer are returned where episodes end before.
         first_step, last_step: of the episode, between which the moments are.
         seed: of the episodes and the steps.
+        target_fraction: that the policy asks for.
 
     Raises:
         UserError: a number is out of range, or no episode was long enough.
@@ -118,7 +126,7 @@ def reach(
             "last step after it"
         )
     stops = np.random.default_rng(seed).integers(first_step, last_step, count)
-    simulators, moments = Simulators(agent, count, seed), []
+    simulators, moments = Simulators(agent, count, seed, target_fraction), []
     with progress.progress(int(stops.max()), "reaching states") as bar:
         for step in range(int(stops.max()) + 1):
             for e in np.flatnonzero((stops == step) & simulators.alive):

@@ -36,12 +36,12 @@ ROLES = {
     "world": mask_patterns(fd=1.0),
 }
 
-# How M3PC plans (table 4).
+# How M3PC plans (table 4, but for xi: in standard deviations over the candidates, raw there).
 PLAN = {
-    "candidates": 625,  # N
+    "candidates": 625,  # N, plans to choose among
     "history": 4,  # past steps in view
     "horizon": 4,  # planned steps, the present one included
-    "lambda_": 0.6,
+    "lambda_": 0.6,  # weight of longer n-step returns
     "spread": 1.0,  # multiplies the standard deviations of the proposals
     "readout": "fd",  # rp: rewards and returns from a pass of their own
     "current_state": "true",  # or reconstructed

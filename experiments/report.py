@@ -2,13 +2,16 @@
 
     python -m experiments.report --config.results=results/m3pc_offline
 
-Reads every results.jsonl or *.jsonl file below a folder. Means are over runs (training seeds),
-intervals by resampling runs and episodes. The last line compares the sums with one method's.
+Reads every results.jsonl or *.jsonl file below a folder. Means are over runs (training seeds, of
+each its last step), intervals by resampling runs and episodes. The last line compares the sums
+with one method's. Rows of studies (`experiments.ablation`) are left out, and rows of one method on
+one data set that were evaluated in different ways are refused.
 """
 
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import rich.box
@@ -16,32 +19,36 @@ import rich.console
 import rich.table
 from ml_collections import config_dict
 
-from experiments import cli
+from experiments import cli, runs
 from mtm_jax import records, score_figures, statistics
 from mtm_jax.errors import UserError
 
-_FIELDS = {"dataset": str, "method": str, "seed": int, "step": int, "normalized_scores": list}
+_SCORES = "normalized_scores"
+_FIELDS = {"dataset": str, "method": str, "seed": int, "step": int, _SCORES: list}
+_FIELDS |= {"settings": dict}
+# Settings that make another experiment of a row; episodes and their seed only make it more sure.
+_KIND = ("source", "preset", "variant", "masks", "history", "target_fraction", "plan", "world")
 
 
 def main(config: config_dict.ConfigDict) -> None:
     """Read, tabulate, draw."""
     if not config.results:
         raise UserError("no results were named; give --config.results=FOLDER or a file")
-    scores = score_figures.collect(read(pathlib.Path(config.results)))
+    scores = score_figures.collect(comparable(read(pathlib.Path(config.results))))
     rich.console.Console(width=140).print(table(scores, config.baseline))
     if config.figure:
         cli.say(f"figure: {score_figures.bars(scores, config.figure)}")
 
 
 def read(path: pathlib.Path) -> list[dict]:
-    """Read all rows of results in a file, or below a folder.
+    """Read all rows of results in a file, or below a folder; `file` says where each is from.
 
     Raises:
         UserError: there are none, or a file is damaged.
     """
     files = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
-    rows = [_checked(file, row) for file in files for row in records.read_jsonl(file)]
-    rows = [row for row in rows if "normalized_scores" in row]
+    found = [(file, row) for file in files for row in records.read_jsonl(file)]
+    rows = [_checked(file, row) | {"file": file} for file, row in found if _SCORES in row]
     if not rows:
         raise UserError(f"{path} holds no rows of results; run an evaluation first")
     return rows
@@ -49,18 +56,48 @@ def read(path: pathlib.Path) -> list[dict]:
 
 def _checked(file: pathlib.Path, row: dict) -> dict:
     """Refuse a row of scores that lacks what the table needs."""
-    if "normalized_scores" not in row:  # a row of something else
-        return row
     wrong = [key for key, kind in _FIELDS.items() if not isinstance(row.get(key), kind)]
-    scores = row["normalized_scores"]
+    scores = row[_SCORES]
     if not wrong and not (scores and all(type(s) in (int, float) for s in scores)):
-        wrong = ["normalized_scores"]
+        wrong = [_SCORES]
     if wrong or not np.isfinite(scores).all():
         raise UserError(
-            f"{file} holds a row of results whose {', '.join(wrong or ['normalized_scores'])} "
+            f"{file} holds a row of results whose {', '.join(wrong or [_SCORES])} "
             "cannot be used; remove that row"
         )
     return row
+
+
+def comparable(rows: Sequence[dict]) -> list[dict]:
+    """Leave out rows of studies, and say how many.
+
+    Raises:
+        UserError: rows of one method on one data set were evaluated in different ways.
+    """
+    kept = [row for row in rows if "study" not in row["settings"]]
+    if len(kept) < len(rows):
+        cli.say(f"left out: {len(rows) - len(kept)} rows of studies (experiments.ablation)")
+    if not kept:
+        raise UserError("all rows are of studies; name a file or a folder with other results")
+    first: dict[tuple[str, str], dict] = {}
+    for row in kept:
+        other = first.setdefault((row["dataset"], row["method"]), row)
+        differ = runs.differences(_kind(other), _kind(row))
+        if differ:
+            raise UserError(
+                f"{row['file']} holds a row of {row['method']} on {row['dataset']} of another kind "
+                f"than {other['file']}: {'; '.join(differ.values())}; keep rows of one kind in a "
+                "folder, and tabulate each folder by itself"
+            )
+    return kept
+
+
+def _kind(row: dict) -> dict:
+    """What a row must share with others of its method and data set to be averaged with them."""
+    kind = {key: row["settings"].get(key) for key in _KIND}
+    if row.get("target_return") is None:  # behaviour cloning asks for none
+        del kind["target_fraction"]
+    return kind
 
 
 def table(scores: score_figures.Scores, baseline: str) -> rich.table.Table:
@@ -70,24 +107,42 @@ def table(scores: score_figures.Scores, baseline: str) -> rich.table.Table:
     grid.add_column("data set")
     for method in methods:
         grid.add_column(method, justify="right")
-    found = {
-        data: {m: statistics.mean_interval(runs) for m, runs in group.items()}
-        for data, group in scores.items()
+    for data, group in scores.items():
+        grid.add_row(*_line(data, group, methods))
+    whole = [group for group in scores.values() if len(group) == len(methods)]
+    if not whole:
+        return grid
+    means = {m: sum(statistics.mean(group[m]) for group in whole) for m in methods}
+    # One seed for all methods of a data set, which share their runs' seeds and their episodes'.
+    draws = {
+        m: sum(statistics.resampled_means(group[m], seed=(0, k)) for k, group in enumerate(whole))
+        for m in methods
     }
-    for data, group in found.items():
-        runs = max(len(r) for r in scores[data].values())
-        cells = (
-            f"{group[m].mean:.1f} [{group[m].low:.1f}, {group[m].high:.1f}]" if m in group else "-"
-            for m in methods
-        )
-        grid.add_row(f"{data} ({runs} runs)", *cells)
-    whole = [group for group in found.values() if len(group) == len(methods)]
-    totals = {m: sum(group[m].mean for group in whole) for m in methods}
-    grid.add_row(f"sum of {len(whole)}", *(f"{totals[m]:.1f}" for m in methods))
-    if totals.get(baseline):
-        ratios = (f"{100 * (totals[m] / totals[baseline] - 1):+.1f}%" for m in methods)
-        grid.add_row(f"against {baseline}", *ratios)
+    sums = (_cell(statistics.interval(means[m], draws[m])) for m in methods)
+    grid.add_row(f"sum of {len(whole)}", *sums)
+    if baseline in methods and (draws[baseline] > 0).all():  # a share of nothing says nothing
+        ratios = {m: 100 * (draws[m] / draws[baseline] - 1) for m in methods}
+        more = {m: 100 * (means[m] / means[baseline] - 1) for m in methods}
+        cells = (_cell(statistics.interval(more[m], ratios[m]), "+", "%") for m in methods)
+        grid.add_row(f"against {baseline}", *cells)
     return grid
+
+
+def _line(data: str, group: Mapping[str, Sequence], methods: Sequence[str]) -> list[str]:
+    """Write the cells of one data set; methods say their runs where these differ in number."""
+    counts = {m: f"{len(r)} run{'s' if len(r) > 1 else ''}" for m, r in group.items()}
+    differ = len(set(counts.values())) > 1
+    cells = {
+        m: _cell(statistics.mean_interval(r)) + (f", {counts[m]}" if differ else "")
+        for m, r in group.items()
+    }
+    label = data if differ else f"{data} ({next(iter(counts.values()))})"
+    return [label, *(cells.get(m, "-") for m in methods)]
+
+
+def _cell(found: statistics.Interval, sign: str = "", unit: str = "") -> str:
+    mean, low, high = (f"{value:{sign}.1f}" for value in found)
+    return f"{mean}{unit} [{low}, {high}]"
 
 
 if __name__ == "__main__":

@@ -199,12 +199,12 @@ class PretrainConfig:
 class SACConfig:
     """Soft actor-critic, which trains the behaviour policies of the built-in data."""
 
-    hidden: tuple[int, ...] = (256, 256)
-    learning_rate: float = 3e-4
+    hidden: tuple[int, ...] = (256, 256)  # layer widths
+    learning_rate: float = 3e-4  # of Adam
     decay_from: float = 0.5  # share of the updates after which the rate falls to zero linearly
     total_updates: int = 500_000
-    batch_size: int = 128
-    discount: float = 0.99
+    batch_size: int = 128  # transitions of an update
+    discount: float = 0.99  # of later rewards
     polyak: float = 0.005  # of the target critic
     actor_average: float = 0.001  # step size of the running average of the actor
     target_entropy_per_dim: float = 1.0  # target entropy = -A times this, in nats
@@ -226,8 +226,8 @@ class SACConfig:
 class RNDConfig:
     """Random network distillation, the reward of the explorer."""
 
-    hidden: tuple[int, ...] = (256, 256)
-    features: int = 64
+    hidden: tuple[int, ...] = (256, 256)  # layer widths
+    features: int = 64  # of a state, which the predictor learns
     learning_rate: float = 1e-4  # of the predictor
     clip: float = 5.0  # of normalised observations, in standard deviations
     running_rate: float = 1e-3  # smallest step of the running means and standard deviations

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from mtm_jax import figures
 from mtm_jax.data import inspection
 from mtm_jax.envs import registry
-from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo, Trajectories
 
 _BINS = 40
@@ -44,7 +43,7 @@ def episodes(trajectories: Trajectories, path: str | os.PathLike) -> pathlib.Pat
             x=0.01,
             fontsize=11,
         )
-        return _save(fig, pathlib.Path(path))
+        return figures.save(fig, path)
 
 
 def return_grid(returns: Mapping[str, np.ndarray], path: str | os.PathLike) -> pathlib.Path:
@@ -67,7 +66,7 @@ def return_grid(returns: Mapping[str, np.ndarray], path: str | os.PathLike) -> p
         axes = fig.subplots(len(rows), columns, squeeze=False, sharex="row")
         for line, names in zip(axes, rows.values(), strict=True):
             _grid_row(line, {name: returns[name] for name in names})
-        return _save(fig, pathlib.Path(path))
+        return figures.save(fig, path)
 
 
 def _body(name: str) -> str:
@@ -126,14 +125,3 @@ def _grid_row(axes: np.ndarray, returns: Mapping[str, np.ndarray]) -> None:
     for axis in axes[len(returns) :]:
         axis.set_axis_off()
     axes[0].set_ylabel("episodes (%)")
-
-
-def _save(fig: figure.Figure, path: pathlib.Path) -> pathlib.Path:
-    if path.suffix != ".png":
-        raise UserError(f"figures are PNG files, and {path} does not end in .png; rename it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(path, dpi=160, facecolor="white")
-    except OSError as error:
-        raise UserError(f"no figure can be written to {path} ({error}); choose another") from error
-    return path

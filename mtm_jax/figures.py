@@ -255,11 +255,14 @@ def save(fig: figure.Figure, path: str | os.PathLike) -> pathlib.Path:
     """Write a figure.
 
     Raises:
-        UserError: the file is not to be a PNG file.
+        UserError: the file is not to be a PNG file, or it cannot be written.
     """
     path = pathlib.Path(path)
     if path.suffix != ".png":
         raise UserError(f"figures are PNG files, and {path} does not end in .png; rename it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=160, facecolor="white")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fig.savefig(path, dpi=160, facecolor="white")
+    except OSError as error:
+        raise UserError(f"no figure can be written to {path} ({error}); choose another") from error
     return path

@@ -8,11 +8,10 @@ from typing import NamedTuple
 import gymnasium
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 
 from mtm_jax import planner, progress, tokens
-from mtm_jax.envs import make, registry
+from mtm_jax.envs import make, registry, simulator
 from mtm_jax.errors import UserError
 from mtm_jax.planning import context as context_lib
 
@@ -146,7 +145,7 @@ def _episode(
             actions = decider.decide(contexts, step_key)
             if step % every == 0:
                 planned, *imagined = best_plan(decider, contexts, step_key)
-                copy_state(env, double)
+                simulator.set_physics_state(double, simulator.physics_state(env))
                 plans.append((step, imagined, execute(double, obs, agent.to_environment(planned))))
             rows.append([obs, 0.0, env.unwrapped.data.qpos.copy()])
             obs, reward, terminated, truncated, _ = env.step(agent.to_environment(actions[0]))
@@ -173,15 +172,6 @@ def best_plan(
     best, horizon = int(np.argmax(plan.weights)), decider.config.horizon
     parts = plan.candidates, plan.rollout.states, plan.rollout.rewards, plan.values
     return tuple(part[best, :horizon] for part in parts)
-
-
-def copy_state(source: gymnasium.Env, target: gymnasium.Env) -> None:
-    """Bring a simulator into the state of another of its kind, the solver's memory included."""
-    what = mujoco.mjtState.mjSTATE_INTEGRATION
-    source, target = source.unwrapped, target.unwrapped
-    state = np.empty(mujoco.mj_stateSize(source.model, what))
-    mujoco.mj_getState(source.model, source.data, state, what)
-    mujoco.mj_setState(target.model, target.data, state, what)
 
 
 def execute(env: gymnasium.Env, obs: np.ndarray, actions: np.ndarray) -> Execution:

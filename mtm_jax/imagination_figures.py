@@ -12,7 +12,6 @@ from matplotlib import collections, figure, gridspec, lines, rc_context, ticker
 from matplotlib.axes import Axes
 
 from mtm_jax import figures, imagination
-from mtm_jax.errors import UserError
 
 _ZOOM = 10  # plans in view at close range
 
@@ -47,7 +46,7 @@ def rollouts(recording: imagination.Recording, path: str | os.PathLike) -> pathl
         _errors(fig.add_subplot(grid[-1, 0]), imagination.errors(recording))
         _plan_rewards(fig.add_subplot(grid[-1, 1]), recording)
         fig.legend(handles=_legend(), loc="outside upper center", ncols=3)
-        return _save(fig, pathlib.Path(path))
+        return figures.save(fig, path)
 
 
 def _series(recording: imagination.Recording) -> Iterator[_Series]:
@@ -175,14 +174,3 @@ def _legend() -> list[lines.Line2D]:
             *([], []), color=figures.BLACK, lw=1.1, ls="--", label="the plan in the simulator"
         ),
     ]
-
-
-def _save(fig: figure.Figure, path: pathlib.Path) -> pathlib.Path:
-    if path.suffix != ".png":
-        raise UserError(f"figures are PNG files, and {path} does not end in .png; rename it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(path, dpi=160, facecolor="white")
-    except OSError as error:
-        raise UserError(f"no figure can be written to {path} ({error}); choose another") from error
-    return path

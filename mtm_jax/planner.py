@@ -43,7 +43,7 @@ class Decider:
 
         Args:
             agent: the pretrained model, with its critic under guidance "critic".
-            config: of the plan; its history is the agent's when acting.
+            config: of the plan; contexts keep its history, which may differ from the agent's.
             target_fraction: return to ask the proposing policy for, as a fraction of the best.
             explore: draw actions instead of taking expectations.
             world: the model that predicts what candidates lead to; by default `agent` itself.
@@ -73,8 +73,27 @@ class Decider:
         action_dim, window = len(agent.info.action_low), agent.model.config.window
         begin = functools.partial(context_lib.begin, action_dim=action_dim, window=window)
         extend = functools.partial(context_lib.extend, history=config.history)
-        self.begin = jax.jit(jax.vmap(begin))
-        self.extend = jax.jit(jax.vmap(extend))
+        self._begin = jax.jit(jax.vmap(begin))
+        self._extend = jax.jit(jax.vmap(extend))
+
+    def begin(self, obs: np.ndarray) -> context_lib.Context:
+        """Start episodes with their first observations, [E, S]; the result has a leading axis E.
+
+        Raises:
+            UserError: see `check_observations`.
+        """
+        return self._begin(check_observations(obs, self.agent))
+
+    def extend(
+        self, contexts: context_lib.Context, actions: Array, rewards: Array, obs: np.ndarray
+    ) -> context_lib.Context:
+        """Add a finished step, [E, A] in [-1, 1] and [E], and what followed it, [E, S].
+
+        Raises:
+            UserError: see `check_observations`.
+        """
+        obs = check_observations(obs, self.agent)
+        return self._extend(contexts, actions, rewards, obs)
 
     def decide(self, contexts: context_lib.Context, key: Array) -> np.ndarray:
         """Choose actions, [E, A] in [-1, 1], for contexts with a leading axis E.
@@ -96,10 +115,10 @@ class Decider:
     def _diagnose(self, contexts: context_lib.Context, key: Array, env: int) -> str:
         plan = jax.tree.map(lambda x: np.asarray(x[env]), self.explain(contexts, key))
         candidate = int(np.argmin(np.isfinite(plan.utilities)))
-        parts = {
+        parts = {  # the last step's reward has no part in the utility
             "action": plan.candidates[candidate].sum(-1),
             "predicted state": plan.rollout.states[candidate].sum(-1),
-            "predicted reward": plan.rollout.rewards[candidate],
+            "predicted reward": plan.rollout.rewards[candidate][: plan.length - 1],
             "value": plan.values[candidate],
         }
         reasons = [
@@ -114,6 +133,28 @@ class Decider:
             f"{plan.utilities[candidate]}, because {reasons[0] if reasons else 'it is too large'}; "
             "the checkpoint of the model or of the critic is not usable"
         )
+
+
+def check_observations(obs: np.ndarray, agent: agent_lib.Agent) -> np.ndarray:
+    """Refuse observations that the model cannot read, [E, S]; return them as float32.
+
+    Raises:
+        UserError: the shape is wrong, or a value is not finite; it names environment and dimension.
+    """
+    obs = np.asarray(obs, np.float32)
+    expected = agent.stats["states"].mean.shape
+    if obs.ndim != 2 or obs.shape[1:] != expected:
+        raise UserError(
+            f"observations have shape {obs.shape}; {agent.info.env_id} has {expected}, and the "
+            "first axis is that of the environments"
+        )
+    if not np.isfinite(obs).all():
+        env, dimension = np.argwhere(~np.isfinite(obs))[0].tolist()
+        raise UserError(
+            f"the observation of environment {env} is not finite: dimension {dimension} is "
+            f"{obs[env, dimension]}; look for the cause in the simulator"
+        )
+    return obs
 
 
 def require_same_task(agent: agent_lib.Agent, world: agent_lib.Agent) -> None:
@@ -164,7 +205,7 @@ def actor(
     key = jax.random.key(seed)
 
     def begin(obs: np.ndarray) -> tuple[np.ndarray, Any]:
-        contexts = decider.begin(jnp.asarray(obs))
+        contexts = decider.begin(obs)
         return decider.decide(contexts, jax.random.fold_in(key, 0)), (contexts, 1)
 
     def act(

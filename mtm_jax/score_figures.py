@@ -95,12 +95,19 @@ def _tick(value: object, rows: Sequence[Mapping]) -> str:
 
 
 def collect(rows: Sequence[Mapping]) -> dict[str, dict[str, list[list[float]]]]:
-    """Sort rows of results by data set and method; of repeated evaluations the last counts."""
-    latest: dict[str, dict[str, dict]] = {}
+    """Sort rows of results by data set and method; a run for each seed, in their order.
+
+    Of one seed the last step counts, and of that the last evaluation.
+    """
+    latest: dict[str, dict[str, dict[int, Mapping]]] = {}
     for row in rows:
         runs = latest.setdefault(row["dataset"], {}).setdefault(row["method"], {})
-        runs[row["seed"], row["step"]] = row["normalized_scores"]
+        if row["step"] >= runs.get(row["seed"], row)["step"]:
+            runs[row["seed"]] = row
     return {
-        data: {method: list(runs.values()) for method, runs in methods.items()}
+        data: {
+            method: [list(runs[seed]["normalized_scores"]) for seed in sorted(runs)]
+            for method, runs in methods.items()
+        }
         for data, methods in latest.items()
     }

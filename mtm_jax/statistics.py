@@ -23,13 +23,34 @@ def mean_interval(
 ) -> Interval:
     """Estimate the mean score of a method with a bootstrap interval.
 
+    Args:
+        runs, draws, seed: see `resampled_means`.
+        level: share of the resamples between the bounds.
+
+    Raises:
+        UserError: there is no run, or one without episodes.
+    """
+    resampled = resampled_means(runs, draws, seed)
+    return interval(mean(runs), resampled, level)
+
+
+def mean(runs: Sequence[Sequence[float]]) -> float:
+    """Average the scores of each run, then the runs."""
+    return float(np.mean([np.mean(scores) for scores in runs]))
+
+
+def resampled_means(
+    runs: Sequence[Sequence[float]], draws: int = 2000, seed: int | Sequence[int] = 0
+) -> np.ndarray:
+    """Resample the mean score of a method, [draws].
+
     Runs are drawn with replacement, then episodes within each: episodes of one run are not
     independent of each other. A single run is taken as it is, and only its episodes are drawn.
+    With one seed, methods of as many runs and episodes draw the same ones: differences are paired.
 
     Args:
         runs: scores of the episodes of each run (each training seed).
         draws: how often to resample.
-        level: share of the resamples between the bounds.
         seed: of the resampling.
 
     Raises:
@@ -41,9 +62,13 @@ def mean_interval(
     arrays = [np.asarray(scores, float) for scores in runs]
     means = np.stack([_episode_means(scores, draws, rng) for scores in arrays])  # [runs, draws]
     chosen = rng.integers(0, len(runs), means.shape)
-    resampled = np.take_along_axis(means, chosen, axis=0).mean(0)
+    return np.take_along_axis(means, chosen, axis=0).mean(0)
+
+
+def interval(mean: float, resampled: np.ndarray, level: float = 0.95) -> Interval:
+    """Bound a mean by its resamples, [draws]."""
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(np.mean([a.mean() for a in arrays])), float(low), float(high))
+    return Interval(mean, float(low), float(high))
 
 
 def _episode_means(scores: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,7 @@ import tempfile
 
 import pytest
 
-from experiments import cli, failures
+from experiments import cli, cli_help, config_files, failures
 from mtm_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("clean_logging")
@@ -203,6 +203,61 @@ def test_help_lists_keys_defaults_comments_and_an_example(file, capsys):
     assert "--config.steps=10 gradient steps" in lines
     assert "--config.model.hidden='(256, 256)' widths" in lines
     assert """--config.methods="('bc', 'rcbc')\"""" in lines
+
+
+# Keys that need no explanation everywhere.
+PLAIN = {"action", "env", "eval.episodes", "name", "seed"}
+NAMES = {"data": (":list", ":inspect", ":collect", ":convert", ":download")}
+
+
+def test_help_explains_every_key_of_every_program(root):
+    for file in sorted((root / "configs").glob("*.py")):
+        for name in NAMES.get(file.stem, ("",)):
+            pairs = dict(cli_help.flatten(config_files.load(f"{file}{name}")))
+            said = cli_help.explanations(pairs, *cli_help.sources(str(file)))
+            silent = {key for key in pairs if not said[key]} - PLAIN
+            assert not silent, f"{file.name} lacks a comment behind {', '.join(sorted(silent))}"
+
+
+def test_help_reads_helpers_dictionaries_dataclasses_and_sections():
+    path = "configs/m3pc_offline.py"
+    pairs = dict(cli_help.flatten(config_files.load(path)))
+    said = cli_help.explanations(pairs, *cli_help.sources(path))
+    assert said["eval.target_fraction"] == "of the best return in the training data"  # presets
+    assert said["plan.spread"] == "multiplies the standard deviations of the proposals"  # its dict
+    xi = "multiplies the utilities in the softmax (instead, where M3PC-Q plans)"
+    assert said["m3pc_q.xi"] == xi
+
+
+def test_a_comment_explains_nothing_but_its_own_entry():
+    text = """
+def f(config):
+    config.a = 1
+    # no.
+    config.c, config.d = (
+        2, 3  # yes
+    )
+X = {"a": 1, "e": 2}  # all
+Y = {
+    "g": 1,  # one
+}
+"""
+    said = cli_help.explanations(dict.fromkeys(("a", "c", "d", "x.e", "x.g")), text)
+    assert said == {"a": "", "c": "yes", "d": "yes", "x.e": "", "x.g": "one"}
+
+
+@pytest.mark.parametrize(
+    ("path", "example"),
+    [
+        ("configs/m3pc_offline.py", "--config.run=RUN"),
+        ("configs/plan_signal.py", "--config.run=RUN"),
+        ("configs/report.py", "--config.results=RESULTS"),
+        ("configs/m3pc_offline.py:hopper-medium", "--config.seed=0"),
+    ],
+)
+def test_the_example_of_the_help_names_what_the_program_needs(capsys, path, example):
+    run(f"--config={path}", "--help", main=fail)
+    assert capsys.readouterr().out.strip().endswith(f" --config={path} {example}")
 
 
 def test_logs_go_to_stderr(file, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from mtm_jax import data_figures
+from mtm_jax import data_figures, figures
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo, Trajectories
 
@@ -35,7 +35,7 @@ def drawn(monkeypatch):
         kept.append(fig)
         return pathlib.Path(path)
 
-    monkeypatch.setattr(data_figures, "_save", keep)
+    monkeypatch.setattr(figures, "save", keep)
     return kept
 
 

@@ -277,6 +277,29 @@ def test_a_decision_acts_on_its_plan(pretrained, name, steps):
     assert sound.tolist() == [True, True]
 
 
+@pytest.mark.parametrize("left", [0, 1, 2, 4, 40])
+def test_no_reward_after_the_time_limit_counts(pretrained, left):
+    model, params, stats = pretrained
+    config = CONFIGS["critic"]
+    planner = forward.make_planner(model, config, LIMIT, critic_value)
+    weights = forward.Weights(params, stats, jnp.float32(2.0))
+    ctxs = contexts_after(6, 4)
+    ctxs = ctxs.replace(t=jnp.full_like(ctxs.t, LIMIT - left))
+    plans = planner.explain(weights, ctxs, jnp.float32(1.5), jax.random.key(5))
+    length = min(max(left, 1), config.horizon)
+    assert plans.length.tolist() == [length, length]
+    rewards, values = (x[..., :length] for x in (plans.rollout.rewards, plans.values))
+    worth = values[..., -1]
+    for k in range(length - 1)[::-1]:
+        worth = (1 - config.lambda_) * values[..., k] + config.lambda_ * (rewards[..., k] + worth)
+    np.testing.assert_allclose(plans.utilities, worth, rtol=1e-4, atol=1e-4)
+
+
+def test_the_released_planner_scores_beyond_the_time_limit():
+    ctx, config = contexts_after(6, 4, 1), CONFIGS["released"]
+    assert proposals.scored_length(4, ctx.t + LIMIT, config, LIMIT) == 4
+
+
 def test_one_utility_that_is_not_finite_makes_a_decision_unsound(pretrained):
     model, params, stats = pretrained
     config = PlanConfig("critic", 7, xi_unit="raw", discount=GAMMA)

@@ -10,7 +10,7 @@ import pytest
 from matplotlib import collections, image
 
 from mtm_jax import agent as agent_lib
-from mtm_jax import imagination, imagination_figures, planner, tokens
+from mtm_jax import figures, imagination, imagination_figures, planner, tokens
 from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
 from mtm_jax.planning import forward, proposals
@@ -178,7 +178,7 @@ def drawn(monkeypatch):
         kept.append(fig)
         return pathlib.Path(path)
 
-    monkeypatch.setattr(imagination_figures, "_save", keep)
+    monkeypatch.setattr(figures, "save", keep)
     return kept
 
 

@@ -236,6 +236,20 @@ def test_one_module_opens_archives():
     assert names == ["data.archives"]
 
 
+@pytest.mark.parametrize(
+    ("call", "module"),
+    [
+        (".savefig(", "mtm_jax/figures.py"),
+        ("mj_getState(", "mtm_jax/envs/simulator.py"),
+        ("mj_setState(", "mtm_jax/envs/simulator.py"),
+    ],
+)
+def test_one_module_does_it_for_all(call, module):
+    files = [*(ROOT / "mtm_jax").rglob("*.py"), *(ROOT / "experiments").glob("*.py")]
+    found = {str(p.relative_to(ROOT)) for p in files if call in p.read_text()}
+    assert found == {module}
+
+
 def test_lawful_code_passes():
     assert not layer_problems("model", "from flax import linen as nn\nfrom mtm_jax import networks")
     assert not layer_problems("data.d4rl", "import h5py\nfrom mtm_jax.envs import registry")

@@ -114,6 +114,78 @@ def test_utilities_that_differ_by_rounding_only_rank_nothing():
     assert plan_signal_ranking.rank_correlation(np.arange(4.0) ** 3, -np.arange(4.0)) == -1.0
 
 
+@pytest.mark.parametrize("slope", [1.0, -0.25])
+def test_calibration_is_the_slope_within_moments(slope):
+    """Moments of higher utilities have lower returns, which is none of a planner's business."""
+    rng = np.random.default_rng(0)
+    utilities = [rng.normal(size=8) + 100.0 * k for k in range(4)]
+    pairs = [(u, slope * u - 500.0 * k) for k, u in enumerate(utilities)]
+    found = plan_signal_ranking.calibration(pairs)
+    assert found["calibration_slope"] == pytest.approx(slope)
+    assert found["calibration_slope_error"] == pytest.approx(0.0, abs=1e-9)
+    assert found["calibration_intercept"] == pytest.approx(-750.0)
+    flat = plan_signal_ranking.calibration([(np.full(3, 7.0), np.array([1.0, 2.0, 6.0]))])
+    assert (flat["calibration_slope"], flat["calibration_intercept"]) == (0.0, 3.0)
+
+
+def test_the_error_of_the_slope_is_that_of_moments():
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(200):
+        slopes = rng.normal(1.0, 0.5, 30)  # each moment has its own
+        utilities = rng.normal(size=(30, 6))
+        found.append(
+            plan_signal_ranking.calibration(
+                [(u, s * u) for s, u in zip(slopes, utilities, strict=True)]
+            )
+        )
+    spread = np.std([f["calibration_slope"] for f in found])
+    said = np.mean([f["calibration_slope_error"] for f in found])
+    assert said == pytest.approx(spread, rel=0.2)
+
+
+def test_seeds_that_follow_each_other_share_no_episode_and_no_candidates(
+    agent, simulators, moments
+):
+    started = [simulators_lib.Simulators(agent, 4, seed).observations() for seed in (0, 1)]
+    assert len(np.unique(np.concatenate(started), axis=0)) == 8
+    drawn = []
+
+    class Recorder(Oracle):
+        def explain(self, context, key):
+            drawn.append(tuple(jax.random.key_data(key).tolist()))
+            return super().explain(context, key)
+
+    for seed in (2, 3):
+        oracle = Recorder(agent, simulators, moments, "means")
+        plan_signal_ranking.ranking(oracle, simulators, moments, 0, seed)
+    assert len(set(drawn)) == 2 * len(moments) > 2
+
+
+def test_the_policy_that_goes_on_asks_for_the_fraction_of_the_plan(agent, monkeypatch, tiny_run):
+    one, other = (simulators_lib.Simulators(agent, 1, 0, fraction) for fraction in (1.0, -4.0))
+    assert np.abs(one.policy() - other.policy()).max() > 1e-3
+    other.ask(1.0)
+    np.testing.assert_array_equal(one.policy(), other.policy())
+    asked, ask = [], simulators_lib.Simulators.ask
+    monkeypatch.setattr(
+        *(simulators_lib.Simulators, "ask"),
+        lambda self, fraction: (asked.append(fraction), ask(self, fraction)),
+    )
+    for module, name in ((plan_signal_ranking, "ranking"), (plan_signal, "show")):
+        monkeypatch.setattr(module, name, lambda *_: {})
+    monkeypatch.setattr(plan_signal.plan_signal_sensitivity, "sensitivity", lambda *_: {})
+    monkeypatch.setattr(plan_signal.records, "append", lambda *_: None)
+    plan_signal.main(settings(tiny_run, **{"plan.target_fraction": 0.5}))
+    assert asked == [0.5] * 3  # on the way, in between, and for the way to plan
+
+
+def test_a_plan_with_another_history_than_the_policy_is_refused(agent):
+    sentence = "way m plans with a history of 3 steps, and the policy of this run acts with 4"
+    with pytest.raises(UserError, match=sentence):
+        plan_signal.ways(settings("run", **{"plan.history": 3}), agent)
+
+
 def test_a_moment_goes_on_as_its_episode_did(agent, simulators):
     """A second time, from a simulator that has been elsewhere in between."""
     moment = simulators_lib.reach(agent, 1, FIRST, FIRST + 1, seed=0)[0]
@@ -155,10 +227,10 @@ def test_a_row_holds_the_way_to_plan_and_its_metrics(tiny_run, tmp_path, capsys)
     assert (row["way"], row["moments"], row["settings"]["candidates"]) == ("m", 2, 3)
     ranked = {f"states_explained_{n}" for n in (1, 2, 3)} | {"rewards_explained", "spread"}
     ranked |= {"rank_correlation", "gain", "top_gain", "best_gain", "predicted_spread"}
-    ranked |= {"effective_candidates"}
+    ranked |= {"effective_candidates", "calibration_slope"}
     moved = {f"{m}_{k}" for m in ("states", "rewards", "returns") for k in ("error", "shift")}
     moved |= {f"{m}_spread" for m in ("states", "rewards", "returns")}
-    counts = {"flat_utilities", "flat_returns"}
+    counts = {"flat_utilities", "flat_returns", "calibration_intercept"}
     assert set(row["metrics"]) == ranked | {f"{k}_error" for k in ranked} | moved | counts
     assert "rank_correlation" in capsys.readouterr().out
 

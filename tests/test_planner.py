@@ -11,6 +11,7 @@ from mtm_jax import agent as agent_lib
 from mtm_jax import iql, planner
 from mtm_jax.config import CriticConfig, PlanConfig
 from mtm_jax.errors import UserError
+from mtm_jax.planning import forward, proposals
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -103,6 +104,49 @@ def test_a_utility_that_is_not_finite_stops_and_is_traced_to_its_cause(agent):
         decider.decide(contexts, jax.random.key(0))
     assert "environment 0 at step 0: the utility of candidate 0 of 6 is nan" in str(error.value)
     assert "its value of step 1 of the horizon is nan" in str(error.value)
+
+
+def test_the_candidate_that_fails_is_named_with_what_its_utility_was_made_of(agent):
+    """Candidate 3 of environment 1; the reward of the last step has no part in any utility."""
+    decider = planner.Decider(agent, PlanConfig(**SMALL))
+    numbers = {name: np.zeros((2, 6, 4)) for name in ("rewards", "returns", "values")}
+    utilities, states = np.zeros((2, 6)), np.zeros((2, 6, 4, 11))
+    utilities[1, 3] = numbers["values"][1, 3, 2] = numbers["rewards"][1, 3, 3] = np.inf
+    numbers["values"][0, 3, 1] = np.nan  # of another environment
+    plan = forward.Plan(
+        action=np.zeros((2, 3)),
+        candidates=np.zeros((2, 6, 4, 3)),
+        rollout=proposals.Rollout(states, numbers["rewards"], numbers["returns"]),
+        values=numbers["values"],
+        utilities=utilities,
+        weights=utilities,
+        length=np.full(2, 4),
+    )
+    decider._planner = forward.Planner(
+        lambda *_: (plan.action, np.array([True, False])), lambda *_, **__: plan
+    )
+    contexts = decider.begin(observations(0))
+    sentence = (
+        "environment 1 at step 0: the utility of candidate 3 of 6 is inf, because its value of "
+        "step 3 of the horizon is inf"
+    )
+    with pytest.raises(UserError, match=sentence):
+        decider.decide(contexts, jax.random.key(0))
+
+
+def test_observations_that_cannot_be_read_are_refused_in_batches_too(agent):
+    actor = planner.actor(agent, PlanConfig(**SMALL))
+    broken = observations(1)
+    broken[1, 4] = np.nan
+    sentence = "observation of environment 1 is not finite: dimension 4 is nan"
+    with pytest.raises(UserError, match=sentence):
+        actor.begin(broken)
+    contexts = planner.Decider(agent, PlanConfig(**SMALL)).begin(observations(0))
+    with pytest.raises(UserError, match=sentence):
+        actor.act((contexts, 1), np.zeros((2, 3)), np.zeros(2, np.float32), broken)
+    for shape in ((2, 4), (11,), (2, 1, 11)):
+        with pytest.raises(UserError, match="observations have shape .*; Hopper-v. has .11,."):
+            actor.begin(np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mtm_jax import returns
-from mtm_jax.planning import scoring
+from mtm_jax.config import PlanConfig
+from mtm_jax.planning import forward, scoring
 
 CASES = range(0, 32, 2)
 LIMIT = 1000
@@ -24,12 +25,16 @@ def case(golden, kind, i):
     return found, *found["h_lambda_gamma_xi"][1:].tolist()
 
 
+def released(rewards, values, discount, lambda_):
+    """Utilities as planners compute them, [N, h] each -> [N]."""
+    config = PlanConfig(discount=discount, lambda_=lambda_, convention="released")
+    return forward.score(rewards, values, rewards.shape[1], config)
+
+
 @pytest.mark.parametrize("i", CASES)
 def test_utilities_of_the_released_critic_planner_are_met(golden, i):
     found, lambda_, discount, xi = case(golden, "critic", i)
-    utilities = jax.vmap(lambda r, q: scoring.released_utility(r, q, discount, lambda_))(
-        found["rewards"], found["q"]
-    )
+    utilities = released(found["rewards"], found["q"], discount, lambda_)
     np.testing.assert_allclose(utilities, found["U"], rtol=2e-5, atol=2e-5)
     np.testing.assert_allclose(scoring.weights(utilities, xi), found["p"], rtol=1e-4, atol=1e-6)
 
@@ -38,9 +43,7 @@ def test_utilities_of_the_released_critic_planner_are_met(golden, i):
 def test_utilities_of_the_released_return_planner_are_met(golden, i):
     found, lambda_, discount, xi = case(golden, "rtg", i)
     values = scoring.released_return_values(found["returns"], LIMIT)
-    utilities = jax.vmap(lambda r, v: scoring.released_utility(r, v, discount, lambda_))(
-        found["rewards"], values
-    )
+    utilities = released(found["rewards"], values, discount, lambda_)
     np.testing.assert_allclose(utilities, found["U"], rtol=2e-5)
     # The softmax is of numbers near 2000: its rounding is theirs, so ours is taken of their U.
     weights = scoring.weights(jnp.asarray(found["U"]), xi)

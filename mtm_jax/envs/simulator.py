@@ -14,7 +14,11 @@ _MASK = (1 << _WORD) - 1
 
 
 def physics_state(env: gymnasium.Env) -> np.ndarray:
-    """Read time, positions, velocities, controls and the solver's warm start, [n] float64."""
+    """Read time, positions, velocities, controls and the solver's warm start, [n] float64.
+
+    Raises:
+        UserError: it is no MuJoCo environment.
+    """
     model, data, _ = _physics(env)
     state = np.empty(mujoco.mj_stateSize(model, _INTEGRATION))
     mujoco.mj_getState(model, data, state, _INTEGRATION)

@@ -168,6 +168,7 @@ def make_planner(
 
         def one(context: context_lib.Context, key: Array) -> Plan:
             length = proposals.horizon_length(context, config, horizon)
+            length = proposals.scored_length(length, context.t, config, max_episode_steps)
             return plan(
                 *(world, bound, config, context, target, max_episode_steps, key, length, explore)
             )

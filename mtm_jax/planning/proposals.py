@@ -53,6 +53,17 @@ def horizon_length(context: context_lib.Context, config: PlanConfig, horizon: in
     return jnp.minimum(horizon, config.history + config.horizon - context.slot)
 
 
+def scored_length(length: Array, t: Array, config: PlanConfig, max_episode_steps: int) -> Array:
+    """Steps that utilities are made of, []: none after the time limit, at least the present one.
+
+    What candidates lead to is asked as in the middle of an episode, as the model was trained. The
+    released planner scores beyond the limit.
+    """
+    if config.convention == "released":
+        return length
+    return jnp.clip(max_episode_steps - t, 1, length)
+
+
 def draw(key: Array, dist: distributions.TanhNormal, config: PlanConfig) -> Array:
     """Draw the candidates' actions, independent over steps and dimensions: [N, h, A] (F6)."""
     wider = dist._replace(log_std=dist.log_std + jnp.log(config.spread))

@@ -56,11 +56,6 @@ def released_return_values(tokens: Array, max_episode_steps: int) -> Array:
     return tokens * max_episode_steps
 
 
-def released_utility(rewards: Array, values: Array, discount: float, lambda_: float) -> Array:
-    """Score a candidate as the released planner does: equation 3 times one more discount (F7)."""
-    return discount * returns.lambda_utility(rewards, values, discount, lambda_)
-
-
 def standardise(utilities: Array) -> Array:
     """Express utilities in standard deviations over the candidates: [N] -> [N].
 
