@@ -20,9 +20,9 @@ def get_config():
 
     config.training = config_dict.ConfigDict()
     config.training.widths = (64, 128, 128, 256, 512)  # each with its batch; others vary the first
-    config.training.batches = (128, 256, 64, 64, 64)
-    config.training.other_batches = (32, 64, 256, 512)
-    config.training.other_windows = (4, 16, 32)
+    config.training.batches = (128, 256, 64, 64, 64)  # windows of a step
+    config.training.other_batches = (32, 64, 256, 512)  # at the first width
+    config.training.other_windows = (4, 16, 32)  # steps of a window, likewise
     config.training.steps = 4  # of a call
     config.critic = config_dict.ConfigDict()
     config.critic.widths = (256, 64, 128)  # of the hidden layers, at the first batch
@@ -37,7 +37,7 @@ def get_config():
     standard = ("candidates", "history", "horizon")
     config.plan = config_dict.ConfigDict({key: presets.PLAN[key] for key in standard})
 
-    config.collection_steps = 40_000
+    config.collection_steps = 40_000  # of the environment
     config.peer = config_dict.ConfigDict()  # timed beside PyTorch, where it is installed
     config.peer.decisions = (128, 512)  # widths
     config.peer.widths = (128, 512)  # of training steps, each with its batch
