@@ -34,11 +34,11 @@ pretrain: .venv/.installed ## pretrain on ENV=hopper-medium [SOURCE= PRESET= SEE
 	  $(call override,steps,$(STEPS)) $(call override,out,$(OUT)))
 comma = ,
 
-critic: .venv/.installed ## train a critic for the run of make pretrain [ENV= SOURCE= PRESET= SEED= STEPS= OUT=]
+critic: .venv/.installed ## train a critic for the run of make pretrain [ENV= SOURCE= PRESET= SEED= SEEDS= STEPS= OUT=]
 	@test -n "$(ENV)" || { echo "error: make critic needs ENV, e.g. ENV=hopper-medium" >&2; exit 2; }
 	$(BIN)/python -m experiments.critic $(strip \
 	  --config='configs/critic.py:$(ENV)$(if $(PRESET),$(comma)preset=$(PRESET))' \
-	  $(call override,source,$(SOURCE)) $(call override,seed,$(SEED)) \
+	  $(call override,source,$(SOURCE)) $(call override,seed,$(SEED)) $(call override,seeds,$(SEEDS)) \
 	  $(call override,critic.steps,$(STEPS)) $(call override,run,$(OUT)))
 
 data: .venv/.installed ## list the data sets and where they are

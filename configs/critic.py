@@ -14,6 +14,7 @@ NAME_KEYS = named_run.NAME_KEYS
 def get_config(name=""):
     config = config_dict.ConfigDict()
     named_run.name(config, name)
+    config.seeds = 1  # runs of seed, seed + 1, ... whose critics are trained in one program
     config.critic = config_dict.ConfigDict()
     # Zero, or nothing: what the run's preset has, see experiments/critic.py.
     config.critic.steps = 0  # updates; 0: as the preset

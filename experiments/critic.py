@@ -3,26 +3,24 @@
     python -m experiments.critic --config.run=runs/pretrain/hopper-medium-m3pc-small-seed0
     python -m experiments.critic --config=configs/critic.py:hopper-medium,preset=small
 
-The run may still be training. The same command continues an interrupted training.
+The run may still be training. The same command continues an interrupted training. With
+--config.seeds the critics of several runs are trained in one program.
 The critic goes into the run's folder critic: metrics.jsonl and checkpoints.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
-import json
-import os
-import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from ml_collections import config_dict
 
-from experiments import build, cli, named_run, nonfinite, pretrain, resume, runs, signals
-from mtm_jax import agent as agent_lib
-from mtm_jax import checkpoint, dataset, iql, metrics, progress, tokens
+from experiments import build, cli, group, named_run, nonfinite, pretrain, runs, signals
+from experiments.critic_run import CriticRun
+from mtm_jax import dataset, iql, progress
 from mtm_jax.config import CriticConfig
 from mtm_jax.errors import UserError
 
@@ -37,46 +35,98 @@ PRESETS = {
 
 
 def main(config: config_dict.ConfigDict) -> None:
-    """Find the run, load its data, train, save."""
+    """Find the runs, load their data, train, save."""
     check(config)
-    run_folder = named_run.find(config, "critic")
-    if not os.access(run_folder, os.W_OK | os.X_OK):
-        raise UserError(f"{run_folder} is read-only, but the critic goes into it; copy the run")
-    run = config_dict.ConfigDict(runs.read_config(run_folder))
-    folder = run_folder / agent_lib.CRITIC_FOLDER
+    every = [CriticRun(folder) for folder in named_run.find_all(config, "critic")]
+    check_same_data(every)
+    run = every[0].run
     data = build.load_data(run)
     check_data(data)
     settings = make_settings(config.critic, run.preset, data)
-    done = 0 if config.use_older else stored_steps(run_folder, settings)
-    if done >= settings.total_steps:
-        cli.say(f"the critic in {folder} is finished: {done} updates; delete it to train another")
+    for critic in every:
+        critic.prepare(settings, data)
+    pending = [critic for critic in every if config.use_older or not say_finished(critic)]
+    if not pending:
         return
     cli.say(build.summary(data))
-    cli.say(f"a critic of {settings.total_steps} updates in {folder}")
-    stats = data.stats["states"]
-    dims = (data.train.values[name].shape[-1] for name in ("states", "actions"))
-    trainer = iql.make_trainer(settings, *dims, stats)
-    guard = nonfinite.Guard(
-        *(trainer, folder, "updates", examiner(settings)),
-        advice=f"delete {folder} and try a lower --config.critic.learning_rate",
-    )
-    folder.mkdir(exist_ok=True)
-    with runs.only_writer(folder), signals.interruptible() as interrupted:
-        checkpoints = checkpoint.Checkpoints(folder)
-        state = trainer.init(jax.random.key(run.seed))
-        same = functools.partial(check_same, checkpoints, settings=settings, stats=stats)
-        state = resume.restore(state, checkpoints, config.use_older, same)
+    for critic in pending:
+        cli.say(f"a critic of {settings.total_steps} updates in {critic.folder}")
+    together = compiled(settings, data, pending)
+    with contextlib.ExitStack() as held:
+        for critic in pending:
+            held.enter_context(critic.hold())
+        interrupted = held.enter_context(signals.interruptible())
+        states = restore(config, settings, data, pending)
+        step, rows = train(config, data, pending, together, states, interrupted)
+    signals.leave(interrupted, step, "update")
+    for critic, row in zip(pending, rows, strict=bool(rows)):
+        mean = row["critic/v_mean"]
+        cli.say(f"mean V over the data is {mean:.2f}; the critic is in {critic.folder}")
 
-        def save(state: iql.IQLState) -> None:
-            params = iql.raw_params(state, settings)
-            critic = iql.Critic(settings, params, stats, int(state.step))
-            saved = {"params": critic.params, "stats": stats}
-            checkpoints.save(critic.step, saved, state, agent_lib.describe_critic(critic))
 
-        state, row = train(config, settings, data, guard, state, save, folder, interrupted)
-    signals.leave(interrupted, int(state.step), "update")
-    if row:
-        cli.say(f"mean V over the data is {row['critic/v_mean']:.2f}; the critic is in {folder}")
+def say_finished(critic: CriticRun) -> bool:
+    """Say that a critic is finished; return whether it is."""
+    done = critic.stored_steps()
+    if done < critic.settings.total_steps:
+        return False
+    where = critic.folder
+    cli.say(f"the critic in {where} is finished: {done} updates; delete it to train another")
+    return True
+
+
+def check_same_data(every: Sequence[CriticRun]) -> None:
+    """Refuse runs whose critics cannot share a program.
+
+    Raises:
+        UserError: they learn from other data, or with other settings.
+    """
+    first, *others = every
+    for other in others:
+        differ = runs.differences(runs.to_json(first.run), runs.to_json(other.run))
+        found = [differ[k] for k in differ if k in ("env", "source", "preset") or "data." in k]
+        if found:
+            raise UserError(
+                f"{other.folder.parent} cannot be trained with {first.folder.parent}: "
+                f"{'; '.join(found)}; train its critic by itself"
+            )
+
+
+def compiled(
+    settings: CriticConfig, data: build.Data, every: Sequence[CriticRun]
+) -> group.Together:
+    """Build the program of all critics, which compiles when it is called."""
+    arguments = (settings, *dimensions(data), data.stats["states"])
+    alone = iql.make_trainer(*arguments)
+    guards = [
+        nonfinite.Guard(
+            *(alone, critic.folder, "updates", examiner(settings)),
+            advice=f"delete {critic.folder} and try a lower --config.critic.learning_rate",
+        )
+        for critic in every
+    ]
+    trainer = alone if len(every) == 1 else iql.make_group_trainer(*arguments)
+    return group.Together(trainer, guards)
+
+
+def dimensions(data: build.Data) -> tuple[int, int]:
+    """Read the numbers of states and actions off the data."""
+    return tuple(data.train.values[name].shape[-1] for name in ("states", "actions"))
+
+
+def restore(
+    config: config_dict.ConfigDict,
+    settings: CriticConfig,
+    data: build.Data,
+    every: Sequence[CriticRun],
+) -> list[iql.IQLState]:
+    """Continue every critic from the newest step that all have a checkpoint of."""
+    step = group.common_step([critic.checkpoints for critic in every])
+    init = iql.make_trainer(settings, *dimensions(data), data.stats["states"]).init
+    fresh = [init(jax.random.key(critic.run.seed)) for critic in every]
+    return [
+        critic.restore(state, step, config.use_older)
+        for critic, state in zip(every, fresh, strict=True)
+    ]
 
 
 def check(config: config_dict.ConfigDict) -> None:
@@ -111,49 +161,6 @@ def typical_value(data: build.Data, discount: float) -> float:
     return float(f"{size * steps:.3g}") or 1.0  # the same wherever the sum is rounded
 
 
-def stored_steps(run_folder: pathlib.Path, settings: CriticConfig) -> int:
-    """Count the updates of the critic that a run has; it must be of the same settings.
-
-    Raises:
-        UserError: its settings are others, or it is damaged.
-    """
-    folder = run_folder / agent_lib.CRITIC_FOLDER
-    if not (folder / "checkpoints").is_dir():
-        return 0
-    checkpoints = checkpoint.Checkpoints(folder, read_only=True)
-    return checkpoints.newest(lambda step: check_same(checkpoints, step, settings)) or 0
-
-
-def check_same(
-    checkpoints: checkpoint.Checkpoints,
-    step: int,
-    settings: CriticConfig,
-    stats: tokens.Stats | None = None,
-) -> int:
-    """Hold a critic to its settings and, where they are known, the statistics of its data.
-
-    Returns:
-        its step.
-
-    Raises:
-        UserError: they differ; it lists in what, with both values.
-    """
-    meta, saved = checkpoints.restore_meta(step), checkpoints.restore_model(step)
-    new = json.loads(json.dumps(dataclasses.asdict(settings)))
-    differ = runs.differences(meta["critic_config"], new)
-    if not settings.policy:
-        differ.pop("total_steps", None)  # only the policy's learning rate depends on it
-    found = list(differ.values())
-    if stats is not None:
-        found += resume.stats_differences("stats.states", tokens.Stats(**saved["stats"]), stats)
-    if found:
-        raise UserError(
-            f"the critic in {checkpoints.folder.parent} is another one: {'; '.join(found)}; "
-            "delete that folder to train another"
-        )
-    return step
-
-
 def check_data(data: build.Data) -> None:
     """Refuse data that a critic cannot learn from.
 
@@ -171,32 +178,43 @@ def check_data(data: build.Data) -> None:
 
 def train(
     config: config_dict.ConfigDict,
-    settings: CriticConfig,
     data: build.Data,
-    guard: nonfinite.Guard,
-    state: iql.IQLState,
-    save: Callable[[iql.IQLState], None],
-    folder: pathlib.Path,
+    every: Sequence[CriticRun],
+    together: group.Together,
+    states: Sequence[iql.IQLState],
     interrupted: signals.Interrupted,
-) -> tuple[iql.IQLState, dict[str, float]]:
-    """Run to the last update in compiled calls of `log_every`, logging after each."""
-    writer, row = metrics.MetricsWriter(folder), {}
-    step = saved = int(state.step)
-    writer.truncate(step)
-    with progress.progress(settings.total_steps, "critic", start=step, unit="updates") as bar:
+) -> tuple[int, list[dict[str, float]]]:
+    """Run to the last update in compiled calls of `log_every`, logging after each.
+
+    Returns:
+        updates done, and the last metrics of each critic, if there are any.
+    """
+    total, state, rows = every[0].settings.total_steps, together.join(states), []
+    step = saved = int(states[0].step)
+    for critic in every:
+        critic.writer.truncate(step)
+
+    def save() -> None:
+        for k, critic in enumerate(every):
+            critic.save(together.part(state, k))
+
+    with progress.progress(total, "critic", start=step, unit="updates") as bar:
         bar.update(step, "compiling")
-        while step < settings.total_steps and not interrupted:
-            length = min(config.log_every, settings.total_steps - step)
-            state, row = guard.run(state, data.train, length)
+        while step < total and not interrupted:
+            length = min(config.log_every, total - step)
+            state, rows = together.run(state, data.train, length)
             step += length
-            writer.write(step, row)
-            bar.update(step, f"Q loss {row['critic/q_loss']:.3f}, V {row['critic/v_mean']:.1f}")
+            for critic, row in zip(every, rows, strict=True):
+                critic.writer.write(step, row)
+            bar.update(
+                step, f"Q loss {rows[0]['critic/q_loss']:.3f}, V {rows[0]['critic/v_mean']:.1f}"
+            )
             if pretrain.due(step, length, config.save_every):
-                save(state)
+                save()
                 saved = step
         if saved < step:
-            save(state)
-    return state, row
+            save()
+    return step, rows
 
 
 def examiner(

@@ -95,8 +95,8 @@ class Together:
         self,
         trainer: training.Trainer,
         guards: Sequence[nonfinite.Guard],
-        validate: Callable,
-        mesh: Mesh | None,
+        validate: Callable | None = None,
+        mesh: Mesh | None = None,
     ):
         """Bundle what is compiled.
 
@@ -108,12 +108,23 @@ class Together:
         """
         self._trainer, self._guards, self._mesh = trainer, guards, mesh
         self.alone = len(guards) == 1
-        several = jax.jit(jax.vmap(validate, in_axes=(0, None, None)))
-        self._validate = validate if self.alone else several
+        self._validate = validate
+        if validate is not None and not self.alone:
+            self._validate = jax.jit(jax.vmap(validate, in_axes=(0, None, None)))
         self._copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
 
     def join(self, states: Sequence[Any]) -> Any:
-        """Make the state of all."""
+        """Make the state of all.
+
+        Raises:
+            UserError: they are of different steps.
+        """
+        steps = [int(state.step) for state in states]
+        if len(set(steps)) > 1:
+            raise UserError(
+                f"the runs would go on from different steps, {steps}, after damaged checkpoints; "
+                "continue each by itself first"
+            )
         return states[0] if self.alone else training.stack(states)
 
     def part(self, tree: T, k: int) -> T:

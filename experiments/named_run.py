@@ -55,6 +55,25 @@ def find(config: config_dict.ConfigDict, experiment: str) -> pathlib.Path:
     return folder
 
 
+def find_all(config: config_dict.ConfigDict, experiment: str) -> list[pathlib.Path]:
+    """Find the runs of `seeds` seeds: those that NAME stands for, or `run`/seed0, `run`/seed1, ...
+
+    Raises:
+        UserError: `seeds` is out of range, or what `find` raises.
+    """
+    if config.seeds < 1:
+        raise UserError(f"seeds is {config.seeds}; give a number from 1 on")
+    if config.seeds == 1:
+        return [find(config, experiment)]
+    found = []
+    for seed in range(config.seed, config.seed + config.seeds):
+        one = config.copy_and_resolve_references()
+        one.seed = seed
+        one.run = str(pathlib.Path(config.run) / f"seed{seed}") if config.run else ""
+        found.append(find(one, experiment))
+    return found
+
+
 def pretrain_command(config: config_dict.ConfigDict) -> str:
     """Write the command that makes the run that a configuration means."""
     variant = "" if config.variant == "m3pc" else f",variant={config.variant}"

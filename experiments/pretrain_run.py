@@ -65,12 +65,7 @@ class Run:
         """Continue from the checkpoint of a step, by default the newest; see `resume.restore`."""
         agent = self.make_agent(fresh)
         check = functools.partial(resume.check_agent, self.checkpoints, agent=agent)
-        if step is None:
-            return resume.restore(fresh, self.checkpoints, self.config.use_older, check)
-        if step == 0:
-            return fresh
-        check(step)
-        return self.checkpoints.restore_train(step, fresh)
+        return resume.restore(fresh, self.checkpoints, self.config.use_older, check, step)
 
     def make_agent(self, state: pretrain.TrainState) -> agent_lib.Agent:
         """Bundle the present parameters with what acting needs."""

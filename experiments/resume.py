@@ -22,14 +22,16 @@ def restore(
     checkpoints: checkpoint.Checkpoints,
     use_older: bool = False,
     check: Callable[[int], None] = lambda step: None,
+    step: int | None = None,
 ) -> Any:
-    """Continue from the newest checkpoint, if there is one.
+    """Continue from the newest checkpoint, if there is one, or from that of a step.
 
     Args:
         state: an initial state.
         checkpoints: of the run.
         use_older: whether to skip damaged ones.
         check: refuses the checkpoint of a step.
+        step: of the checkpoint; 0: begin anew.
 
     Raises:
         UserError: it is damaged, refused or of another model.
@@ -39,7 +41,9 @@ def restore(
         check(step)
         return step, checkpoints.restore_train(step, state)
 
-    found = checkpoints.newest(read, use_older)
+    if step == 0:
+        return state
+    found = checkpoints.newest(read, use_older) if step is None else read(step)
     if found is None:
         return state
     step, state = found

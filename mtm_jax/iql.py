@@ -97,13 +97,29 @@ def make_trainer(
         action_dim: A.
         stats: of the states of the training split.
     """
+    init, step = _program(config, obs_dim, action_dim, stats)
+    return training.make_trainer(init, step)
+
+
+def make_group_trainer(
+    config: CriticConfig, obs_dim: int, action_dim: int, stats: tokens.Stats
+) -> training.Trainer:
+    """Build one program of several trainings, `init` takes their keys, [M]; see `make_trainer`."""
+    init, step = _program(config, obs_dim, action_dim, stats)
+    return training.make_group_trainer(init, lambda state, data, _: step(state, data), ())
+
+
+def _program(
+    config: CriticConfig, obs_dim: int, action_dim: int, stats: tokens.Stats
+) -> tuple[Callable[[Array], IQLState], training.StepFn]:
+    """Write down how a training begins and what an update does."""
 
     def step(state: IQLState, data: dataset.Dataset) -> tuple[IQLState, training.Metrics]:
         key = jax.random.fold_in(state.key, state.step)
         batch = dataset.sample_transitions(key, data, config.batch_size)
         return update(state, config, stats, batch)
 
-    return training.make_trainer(lambda key: init_state(key, config, obs_dim, action_dim), step)
+    return lambda key: init_state(key, config, obs_dim, action_dim), step
 
 
 def init_state(key: Array, config: CriticConfig, obs_dim: int, action_dim: int) -> IQLState:

@@ -164,6 +164,39 @@ def test_wrong_settings_leave_the_run_as_it_is(started, overrides, says):
     assert listing(started) == before
 
 
+@pytest.fixture
+def pair(pretrained, tmp_path):
+    """Two runs of different seeds."""
+    for seed in range(2):
+        folder = tmp_path / f"seed{seed}"
+        shutil.copytree(pretrained, folder)
+        config = json.loads((folder / "config.json").read_text()) | {"seed": seed}
+        (folder / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def test_critics_of_several_runs_end_as_each_does_alone(pair, with_critic):
+    critic.main(settings(pair, seeds=2))
+    ours, other, alone = (
+        agent_lib.load(folder).critic for folder in (pair / "seed0", pair / "seed1", with_critic)
+    )
+    obs, action = np.ones((4, 11), np.float32), np.zeros((4, 3), np.float32)
+    values, others, expected = (
+        np.asarray(iql.q_values(c.params, c.stats, obs, action)) for c in (ours, other, alone)
+    )
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+    assert ours.step == other.step == 30 and not np.allclose(others, expected, rtol=1e-2)
+
+
+def test_critics_of_other_data_do_not_share_a_program(pair):
+    config = json.loads((pair / "seed1" / "config.json").read_text())
+    config["data"]["split_seed"] = 5
+    (pair / "seed1" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="split_seed is 0 there and 5 here; train its critic by it"):
+        critic.main(settings(pair, seeds=2))
+    assert not (pair / "seed0" / "critic").exists()
+
+
 def test_data_without_rewards_are_refused(tiny_config, tmp_path):
     source, folder = tmp_path / "mine.npz", tmp_path / "run"
     arrays = {"observations": np.zeros((60, 11)), "actions": np.zeros((60, 3))}
