@@ -12,10 +12,11 @@ from experiments import presets
 def get_config():
     config = config_dict.ConfigDict()
     config.sections = (
-        *("presets", "training", "critic", "decisions", "collection", "peer", "parts"),
+        *("presets", "seeds", "training", "critic", "decisions", "collection", "peer", "parts"),
     )  # what to time
     config.compute_dtypes = ("auto",)  # float32, bfloat16; auto: bfloat16 on accelerators only
     config.presets = ("auto",)  # small, base, paper; auto: small on the CPU, else all
+    config.seeds = (2, 3, 5)  # in one program, beside one
     config.encoder_layers = 2  # of all models but the presets'
 
     config.training = config_dict.ConfigDict()

@@ -38,6 +38,7 @@ from mtm_jax.errors import UserError
 
 SECTIONS = {
     "presets": bench_training.preset_works,
+    "seeds": bench_training.seed_works,
     "training": bench_training.works,
     "critic": bench_critic.works,
     "decisions": bench_planning.works,

@@ -114,7 +114,7 @@ def decision_parts(
     plan = bench_planning.plan_of(point, history)
 
     def world(weights: forward.Weights) -> proposals.World:
-        return forward.make_world(network, None, weights, plan, plan.horizon)
+        return forward.make_world(network, None, weights, plan, plan.horizon, scored_only=True)
 
     def propose(weights: forward.Weights, key: Array) -> Array:
         return proposals.draw(key, world(weights).policy(context, target), plan)

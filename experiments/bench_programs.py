@@ -12,6 +12,7 @@ from ml_collections import config_dict
 
 # What settings of rows may be; time is fitted against each of them.
 AXES = ("width", "batch_size", "window", "candidates", "horizon", "environments", "workers")
+AXES += ("seeds",)
 
 Call = Callable[[], Any]
 

@@ -62,6 +62,12 @@ def sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if steps := row.get("whole_training_steps"):
             hours = steps * row["seconds"] / 3600
             found.append(f"A {row['what']} training is {steps} steps: {hours:.2g} hours")
+    for row in rows:
+        if row["section"] == "seeds" and row["ratio_to_first"]:
+            found.append(
+                f"{row['seeds']} seeds of {row['what']} in one program take "
+                f"{row['ratio_to_first']:.2f} times as long as one"
+            )
     ratios = [r["ratio_to_first"] for r in rows if r["section"] == "peer" and r["ratio_to_first"]]
     if ratios:
         found.append(

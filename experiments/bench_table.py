@@ -20,6 +20,7 @@ _NAMES = {
     "horizon": "h {}",
     "environments": "{} envs",
     "workers": "{} workers",
+    "seeds": "{} seeds",
 }
 _WIDTH = 100
 

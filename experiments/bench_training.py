@@ -79,6 +79,33 @@ def preset_works(config: config_dict.ConfigDict, products: Products) -> Works:
         yield bench_programs.Work(f"preset {preset}", [[make]])
 
 
+def seed_works(config: config_dict.ConfigDict, products: Products) -> Works:
+    """Training steps of a preset, with one seed and with several in one program."""
+    preset = "small" if jax.default_backend() == "cpu" else "base"
+    chosen = config_files.load(f"configs/pretrain.py:hopper-medium,preset={preset}")
+    settings = build.pretrain_config(chosen, build.split(trajectories(), chosen))
+    prepared = functools.cache(functools.partial(prepare, settings))
+    name = bench_programs.name("seeds", f"preset {preset}", settings.model.compute_dtype)
+    count = config.training.steps
+    group = [
+        functools.partial(seed_steps, prepared, count, name | {"seeds": seeds})
+        for seeds in dict.fromkeys((1, *config.seeds))
+    ]
+    yield bench_programs.Work("seeds", [group])
+
+
+def seed_steps(prepared: Any, count: int, name: dict[str, Any]) -> bench_programs.Program:
+    """Compile `count` training steps a call, of all seeds."""
+    settings, network, data, stats, trainer = prepared()
+    seeds, key = name["seeds"], jax.random.key(0)
+    if seeds > 1:
+        trainer = pretrain.make_group_trainer([settings] * seeds, network, stats)
+        key = jax.random.split(key, seeds)
+    call, memory = compile_trainer(trainer, data, count, key)
+    products = seeds * operations.training_step(settings.model, settings.batch_size)
+    return bench_programs.Program(name, call, products, steps=count, bytes=memory)
+
+
 def plain_settings(point: Point, encoder_layers: int, dtype: str) -> PretrainConfig:
     """Settings of a training step without dropout, under random autoregressive masks."""
     sizes = {"window": point.window, "width": point.width, "encoder_layers": encoder_layers}
@@ -116,14 +143,15 @@ def steps(prepared: Any, count: int, name: dict[str, Any]) -> bench_programs.Pro
 
 
 def compile_trainer(
-    trainer: training.Trainer, data: Any, count: int
+    trainer: training.Trainer, data: Any, count: int, key: jax.Array | None = None
 ) -> tuple[bench_programs.Call, int | None]:
     """Compile a call of any trainer's `run`, which continues where the last one ended."""
 
     def run(state: Any, data: Any) -> Any:
         return trainer.run(state, data, count)[0]
 
-    return bench_programs.compile_updates(run, trainer.init(jax.random.key(0)), data)
+    state = trainer.init(jax.random.key(0) if key is None else key)
+    return bench_programs.compile_updates(run, state, data)
 
 
 def sampling(prepared: Any, name: dict[str, Any]) -> bench_programs.Program:

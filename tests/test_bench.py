@@ -180,6 +180,18 @@ def test_presets_are_timed_with_their_own_settings():
     assert prepared.settings.optim.total_steps == 140_000
 
 
+def test_seeds_share_a_program():
+    (work,) = bench_training.seed_works(settings(seeds=(3,)), PRODUCTS)
+    assert [make.args[2]["seeds"] for make in work.groups[0]] == [1, 3]
+    small = bench_training.plain_settings(bench_training.Point(16, 4, 8), 1, "float32")
+    programs = [
+        bench_training.seed_steps(lambda: bench_training.prepare(small), 1, make.args[2])
+        for make in work.groups[0]
+    ]
+    assert programs[1].multiply_adds == 3 * programs[0].multiply_adds
+    assert [program.call().step.tolist() for program in programs] == [1, [1, 1, 1]]
+
+
 def test_collecting_is_split_among_the_workers(monkeypatch):
     calls = []
     collect = lambda tasks, workers, *_, **__: calls.append((tasks, workers))  # noqa: E731
@@ -270,7 +282,7 @@ def test_a_curve_holds_the_usual_horizon_only():
         ({"repeats": 0}, "repeats is 0; it must be at least 1"),
         ({"candidates": (0,)}, r"candidates are \(0,\); give numbers of at least 1"),
         ({"horizons": (7,)}, "horizons up to 7 do not fit into a window of 8"),
-        ({"sections": ("decision",)}, "choose among presets, training, critic, decisions"),
+        ({"sections": ("decision",)}, "choose among presets, seeds, training, critic, decis"),
         ({"training__batches": (4, 8)}, r"training.widths \(16,\) and training.batches \(4, 8\)"),
         ({"figure": "a.jpg"}, "'a.jpg' does not end in .png"),
     ],
