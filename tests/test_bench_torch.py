@@ -88,10 +88,10 @@ def test_losses_equal_ours_where_nothing_is_drawn(peer, params, windows):
     shown = {m: jnp.broadcast_to(x, (3, 8)) for m, x in visible.items()}
     everything = {m: jnp.ones((3, 8), bool) for m in NAMES}
     batch = pretrain.Batch(windows, shown, everything)
-    ours = model.make_model(CONFIG).apply(params, windows, shown)
-    expected, _ = pretrain.loss(
-        settings, model.make_model(CONFIG), ours, batch, jnp.zeros(()), jax.random.key(0)
-    )
+    network = model.make_model(CONFIG)
+    ours = network.apply(params, windows, shown)
+    noise = pretrain.draw_noise(jax.random.key(0), settings, network, batch)
+    expected, _ = pretrain.loss(settings, network, ours, batch, jnp.zeros(()), noise)
     assert float(total) == pytest.approx(float(expected), rel=1e-5)
 
 
