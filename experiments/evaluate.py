@@ -15,11 +15,12 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments import cli, runs
+from mtm_jax import actors, figures, progress, results
 from mtm_jax import agent as agent_lib
-from mtm_jax import figures, progress, results
 from mtm_jax.envs import registry, rollout
 from mtm_jax.errors import UserError
 from mtm_jax.planning import roles
+from mtm_jax.types import DataInfo
 
 
 def main(config: config_dict.ConfigDict) -> None:
@@ -70,14 +71,25 @@ def evaluate_run(
     experiment: str,
     measured: Mapping[str, float] | None = None,
 ) -> list[dict]:
-    """Evaluate every method, append the rows, print the table and draw the figure.
+    """Evaluate one run; see `evaluate_runs`."""
+    return evaluate_runs([folder], [agent], settings, experiment, measured)
+
+
+def evaluate_runs(
+    folders: Sequence[pathlib.Path],
+    agents: Sequence[agent_lib.Agent],
+    settings: config_dict.ConfigDict,
+    experiment: str,
+    measured: Mapping[str, float] | None = None,
+) -> list[dict]:
+    """Evaluate every method, append the rows, print the table and draw the figures.
 
     Where the environment says when its task is done, the metrics also have success_rate (in how
     many episodes it was, after any step) and final_success_rate (after the last step).
 
     Args:
-        folder: the run.
-        agent: its model.
+        folders: of the runs.
+        agents: their models, of one configuration and data set; they act in one program.
         settings: methods, episodes, seed and target_fraction.
         experiment: the program that asks.
         measured: what else goes into the metrics of each row.
@@ -85,19 +97,27 @@ def evaluate_run(
     Raises:
         UserError: the environment of the data has no simulator.
     """
-    check_simulator(agent, folder)
-    run = runs.read_pretraining(folder)
-    methods = feasible(settings.methods, agent.returns)
+    first = agents[0]
+    check_simulator(first, folders[0])
+    configs = [runs.read_pretraining(folder) for folder in folders]
+    methods = feasible(settings.methods, first.returns)
     if len(methods) < len(settings.methods):
-        cli.say(f"{agent.info.name} has no rewards, so rcbc has no return to ask for: left out")
+        cli.say(f"{first.info.name} has no rewards, so rcbc has no return to ask for: left out")
     rows = []
     for method in methods:
-        actor = agent.actor(method, settings.target_fraction)
-        rows.append(evaluate_actor(agent, method, actor, settings, experiment, run))
-        rows[-1]["metrics"] |= measured or {}
-        results.write_result(folder, rows[-1])
+        make = actors.actor if len(agents) == 1 else actors.group_actor
+        who = first if len(agents) == 1 else agents
+        episodes = play(
+            first.info, method, make(who, method, settings.target_fraction), settings, len(agents)
+        )
+        parts = zip(folders, agents, configs, rollout.split(episodes, len(agents)), strict=True)
+        for folder, agent, config, part in parts:
+            rows.append(make_row(agent, method, part, settings, experiment, config))
+            rows[-1]["metrics"] |= measured or {}
+            results.write_result(folder, rows[-1])
     say_rows(rows)
-    figures.scores(folder)
+    for folder in folders:
+        figures.scores(folder)
     return rows
 
 
@@ -150,16 +170,38 @@ def evaluate_actor(
         run: the configuration of the pretraining run.
         further: other settings of the row.
     """
-    info, spec = agent.info, registry.spec_of_id(agent.info.env_id)
-    with progress.progress(spec.max_episode_steps, f"{method} episodes") as bar:
-        episodes = rollout.rollout(
-            info.env_id,
-            actor,
-            settings.episodes,
-            settings.seed,
-            spec.max_episode_steps,  # demonstrations may be longer
+    episodes = play(agent.info, method, actor, settings)
+    return make_row(agent, method, episodes, settings, experiment, run, further)
+
+
+def play(
+    info: DataInfo,
+    method: str,
+    actor: rollout.Actor,
+    settings: config_dict.ConfigDict,
+    copies: int = 1,
+) -> rollout.Episodes:
+    """Run the episodes of an evaluation; see `rollout.rollout`."""
+    limit = registry.spec_of_id(info.env_id).max_episode_steps  # demonstrations may be longer
+    with progress.progress(limit, f"{method} episodes") as bar:
+        return rollout.rollout(
+            *(info.env_id, actor, settings.episodes, settings.seed, limit),
             on_step=lambda step, alive: bar.update(step, f"{alive} running"),
+            copies=copies,
         )
+
+
+def make_row(
+    agent: agent_lib.Agent,
+    method: str,
+    episodes: rollout.Episodes,
+    settings: config_dict.ConfigDict,
+    experiment: str,
+    run: Mapping[str, Any],
+    further: Mapping[str, Any] | None = None,
+) -> dict:
+    """Build the row of results of one method's episodes; see `evaluate_actor`."""
+    info, spec = agent.info, registry.spec_of_id(agent.info.env_id)
     target = None if method == "bc" else agent.target_return(settings.target_fraction)
     return results.result(
         experiment=experiment,
@@ -182,16 +224,23 @@ def evaluate_actor(
             "action": "mode",
             **(further or {}),
         },
-        metrics={
-            **{
-                f"dataset_{name}_score": float(registry.normalized_score(spec, value))
-                for name, value in (("mean", agent.returns.mean), ("best", agent.returns.best))
-                if value is not None
-            },
-            "mean_length": float(np.mean(episodes.lengths)),
-            **success_rates(episodes),
-        },
+        metrics=episode_metrics(agent, episodes),
     )
+
+
+def episode_metrics(agent: agent_lib.Agent, episodes: rollout.Episodes) -> dict[str, float]:
+    """Collect the data set's own scores, the length of episodes and rates of success."""
+    spec = registry.spec_of_id(agent.info.env_id)
+    known = {"mean": agent.returns.mean, "best": agent.returns.best}
+    return {
+        **{
+            f"dataset_{name}_score": float(registry.normalized_score(spec, value))
+            for name, value in known.items()
+            if value is not None
+        },
+        "mean_length": float(np.mean(episodes.lengths)),
+        **success_rates(episodes),
+    }
 
 
 def success_rates(episodes: rollout.Episodes) -> dict[str, float]:

@@ -32,7 +32,7 @@ from experiments import (
 )
 from experiments import evaluate as evaluate_lib
 from experiments.pretrain_run import Run
-from mtm_jax import model, pretrain, progress, results, sharding
+from mtm_jax import figures, model, pretrain, progress, results, sharding
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import make
 from mtm_jax.errors import UserError
@@ -267,15 +267,21 @@ def finish(
     measured = {"data_and_training_seconds": trained, "matrix_product_gflops": rate, **peak}
     measured |= {"trained_together": len(every)} if len(every) > 1 else {}
     cli.say(machine.say_memory(peak))
-    for run, state in zip(every, states, strict=True):
-        run.finish(state, measured)
-    if task.data.info.env_id:
-        folders = ", ".join(str(run.folder) for run in every)
-        cli.say(
-            f"data and training took {trained:.0f} s, with evaluation "
-            f"{time.monotonic() - started:.0f} s, on {rate:.0f} GFLOP/s in matrix products; "
-            f"results are in {folders}"
-        )
+    folders = [run.folder for run in every]
+    for folder in folders:
+        figures.learning_curves(folder)
+    where = ", ".join(map(str, folders))
+    if not task.data.info.env_id:
+        name = task.data.info.name
+        cli.say(f"{name} has no simulator here, so nothing is evaluated; see {where}")
+        return
+    agents = [run.make_agent(state) for run, state in zip(every, states, strict=True)]
+    evaluate_lib.evaluate_runs(folders, agents, task.config.eval, "pretrain", measured)
+    cli.say(
+        f"data and training took {trained:.0f} s, with evaluation "
+        f"{time.monotonic() - started:.0f} s, on {rate:.0f} GFLOP/s in matrix products; "
+        f"results are in {where}"
+    )
 
 
 def due(step: int, length: int, every: int) -> bool:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 
 from ml_collections import config_dict
 
-from experiments import build, cli, evaluate, resume, runs
+from experiments import build, evaluate, resume, runs
 from mtm_jax import agent as agent_lib
-from mtm_jax import checkpoint, figures, metrics, optim, pretrain, records, results, sharding
+from mtm_jax import checkpoint, metrics, optim, pretrain, records, results, sharding
 from mtm_jax.errors import UserError
 from mtm_jax.model import Model
 
@@ -99,16 +99,6 @@ class Run:
         agent, score = self.make_agent(state), score_of(row or {}, self.config)
         saved = {"params": state.params, "stats": self._data.stats}
         self.checkpoints.save(agent.step, saved, state, agent_lib.describe(agent), score)
-
-    def finish(self, state: pretrain.TrainState, measured: Mapping[str, float]) -> None:
-        """Draw and evaluate."""
-        figures.learning_curves(self.folder)
-        name = self._data.info.name
-        if not self._data.info.env_id:
-            cli.say(f"{name} has no simulator here, so nothing is evaluated; see {self.folder}")
-            return
-        agent = self.make_agent(state)
-        evaluate.evaluate_run(self.folder, agent, self.config.eval, "pretrain", measured)
 
     @contextlib.contextmanager
     def _wandb_writer(self) -> Iterator[metrics.WandbWriter | None]:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mtm_jax import checkpoint, iql, model_files, planner, tokens
+from mtm_jax import actors, checkpoint, iql, model_files, tokens
 from mtm_jax import policy as policy_lib
 from mtm_jax.config import CriticConfig, PlanConfig
 from mtm_jax.envs import rollout
@@ -107,35 +107,7 @@ class Agent:
         Raises:
             UserError: the prompt is not a policy, or the model cannot carry out its plans.
         """
-        if prompt in planner.GUIDANCE:
-            return planner.actor(self, planner.plan_config(prompt), target_fraction)
-        policy_lib.check_prompt(prompt)
-        asked = self.target_return(target_fraction) if prompt == "rcbc" else 0.0
-        target = jnp.float32(asked / self.info.max_episode_steps)
-        choose = functools.partial(roles.act, self.model, prompt=prompt)
-
-        @jax.jit
-        def begin(params: dict, stats: dict, obs: Array) -> tuple[Array, context_lib.Context]:
-            contexts = jax.vmap(self._begin)(obs)
-            return jax.vmap(lambda c: choose(params, stats, c, target))(contexts), contexts
-
-        @jax.jit
-        def act(
-            params: dict,
-            stats: dict,
-            contexts: context_lib.Context,
-            actions: Array,
-            rewards: Array,
-            obs: Array,
-        ) -> tuple[Array, context_lib.Context]:
-            extend = functools.partial(context_lib.extend, history=self.history)
-            contexts = jax.vmap(extend)(contexts, actions, rewards, obs)
-            return jax.vmap(lambda c: choose(params, stats, c, target))(contexts), contexts
-
-        return rollout.Actor(
-            begin=lambda obs: begin(self.params, self.stats, obs),
-            act=lambda *args: act(self.params, self.stats, *args),
-        )
+        return actors.actor(self, prompt, target_fraction)
 
     def imagine(self, obs: np.ndarray, actions: np.ndarray) -> roles.Imagined:
         """Roll actions out inside the model from one observation.

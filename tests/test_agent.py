@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtm_jax import actors, checkpoint, model_files
 from mtm_jax import agent as agent_lib
-from mtm_jax import checkpoint, model_files
 from mtm_jax.errors import UserError
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles
@@ -72,6 +72,32 @@ def test_the_batched_actor_equals_the_policy_step_by_step(agent, policy):
     for e in range(3):
         alone = play(policy, e)
         np.testing.assert_allclose(np.stack(batched)[:, e], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_models_that_act_together_act_as_each_does_alone(agent):
+    other = dataclasses.replace(agent, params=jax.tree.map(lambda x: 0.5 * x, agent.params))
+    agents, rows = (agent, other), slice(0, 2)
+    together = actors.group_actor(agents, "rcbc", 1.0)
+    each = [one.actor("rcbc", 1.0) for one in agents]
+    obs, rewards = np.concatenate([OBS[:, rows]] * 2, 1), np.concatenate([REWARDS[:, rows]] * 2, 1)
+    found, memory = together.begin(obs[0])
+    starts = [actor.begin(OBS[0, rows]) for actor in each]
+    alone, memories = np.concatenate([a for a, _ in starts]), [m for _, m in starts]
+    for t in range(1, 7):
+        np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)
+        steps = [
+            actor.act(memories[k], alone[2 * k : 2 * k + 2], REWARDS[t, rows], OBS[t, rows])
+            for k, actor in enumerate(each)
+        ]
+        found, memory = together.act(memory, alone, rewards[t], obs[t])
+        alone, memories = np.concatenate([a for a, _ in steps]), [m for _, m in steps]
+    assert not np.allclose(found[:2], found[2:], atol=1e-3)
+
+
+def test_models_of_other_data_do_not_act_together(agent):
+    other = dataclasses.replace(agent, history=agent.history - 1)
+    with pytest.raises(UserError, match="of one configuration and data set"):
+        actors.group_actor((agent, other), "rcbc", 1.0)
 
 
 def test_a_target_fraction_asks_for_another_return(agent, policy):

@@ -20,7 +20,8 @@ LEVELS = {
     3: {"accumulation", "dataset", "training", "pretrain", "iql", "finetune", "td3", "sac", "rnd"}
     | {"operations", "torch_import"}
     | {"baselines.", "planning."},
-    4: {"agent", "cache", "checkpoint", "figures", "metrics", "model_files", "planner", "policy"}
+    4: {"actors", "agent", "cache", "checkpoint", "figures", "metrics", "model_files", "planner"}
+    | {"policy"}
     | {"data_figures", "progress", "records", "results"}
     | {"orbax_noise", "shards", "trees"}
     | {"imagination", "imagination_figures"}

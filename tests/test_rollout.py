@@ -49,6 +49,15 @@ def test_returns_and_lengths_equal_single_episodes():
     assert np.ptp(episodes.lengths) > 10  # some went on long after others had ended
 
 
+def test_copies_play_the_same_episodes():
+    twice = rollout.rollout(ENV, make_actor(), 2, SEED, copies=2)
+    once = rollout.rollout(ENV, make_actor(), 2, SEED)
+    for part in rollout.split(twice, 2):
+        np.testing.assert_array_equal(part.returns, once.returns)
+        np.testing.assert_array_equal(part.lengths, once.lengths)
+        assert part.successes is None
+
+
 def test_an_evaluation_repeats_itself():
     first, again = (rollout.rollout(ENV, make_actor(), 2, SEED) for _ in range(2))
     np.testing.assert_array_equal(first.returns, again.returns)

@@ -41,6 +41,7 @@ def rollout(
     seed: int,
     max_episode_steps: int | None = None,
     on_step: Callable[[int, int], None] = lambda step, alive: None,
+    copies: int = 1,
 ) -> Episodes:
     """Run one episode in each of `episodes` environments, all stepped together.
 
@@ -51,21 +52,31 @@ def rollout(
         seed: environment e is reset with seed + e.
         max_episode_steps: a time limit other than the environment's own.
         on_step: called with the step and the number of episodes that still run.
+        copies: how often each environment is there, for an actor that joins as many policies; the
+            rows of everything are those of the first copies, then of the second, and so on.
 
     Raises:
         UserError: the id is not in the registry.
     """
-    envs = make.make_vec(env_id, episodes, max_episode_steps=max_episode_steps)
+    envs = make.make_vec(env_id, copies * episodes, max_episode_steps=max_episode_steps)
     try:
-        return _run(envs, actor, seed, on_step)
+        return _run(envs, actor, [seed + e for e in range(episodes)] * copies, on_step)
     finally:
         envs.close()
 
 
-def _run(envs: gymnasium.vector.VectorEnv, actor: Actor, seed: int, on_step: Callable) -> Episodes:
+def split(episodes: Episodes, copies: int) -> list[Episodes]:
+    """Take the episodes of each copy."""
+    parts = [[None] * copies if x is None else np.split(x, copies) for x in episodes]
+    return [Episodes(*part) for part in zip(*parts, strict=True)]
+
+
+def _run(
+    envs: gymnasium.vector.VectorEnv, actor: Actor, seeds: list[int], on_step: Callable
+) -> Episodes:
     low, high = envs.single_action_space.low, envs.single_action_space.high
     # What an environment does after its episode has ended is not counted.
-    obs, _ = envs.reset(seed=seed)
+    obs, _ = envs.reset(seed=seeds)
     returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, int)
     alive = np.ones(envs.num_envs, bool)
     successes = _Successes(envs.num_envs)
