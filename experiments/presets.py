@@ -50,12 +50,12 @@ PLAN = {
 }
 # What differs by what guides.
 PLAN_M = {
-    "discount": 0.99,  # within the horizon
+    "discount": 0.99,  # gamma; of m3pc_q, nothing: the critic's
     "xi": 1.0,  # multiplies the utilities in the softmax
     "xi_unit": "std",  # standard deviations over the candidates, or raw
 }
 PLAN_Q = {
-    "discount": config_dict.placeholder(float),  # nothing: the critic's
+    "discount": config_dict.placeholder(float),  # gamma; of m3pc_q, nothing: the critic's
     "xi": 1.0,  # multiplies the utilities in the softmax
     "xi_unit": "std",  # standard deviations over the candidates, or raw
 }
