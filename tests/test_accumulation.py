@@ -59,9 +59,9 @@ def test_parts_give_the_step_of_the_whole(whole, monkeypatch):
     asked = []
     choose = gathering.in_pairs_if_they_fit
 
-    def recorded(specs, visible, compute):
+    def recorded(specs, visible, *rest):
         asked.append(visible["states"].shape)
-        return choose(specs, visible, compute)
+        return choose(specs, visible, *rest)
 
     monkeypatch.setattr(gathering, "in_pairs_if_they_fit", recorded)
     state, metrics = train(2)

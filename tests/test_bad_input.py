@@ -28,6 +28,7 @@ PRETRAIN = (
 )
 MINE = PRETRAIN.replace("hopper-medium", "custom").replace("{data}", "{tmp}/mine.npz")
 ROW = {"dataset": "d", "method": "rcbc", "seed": 0, "step": 1, "normalized_scores": [1.0]}
+ROW |= {"settings": {}}
 
 
 def text(name, content):
@@ -352,14 +353,14 @@ CASES = [
     ("bench", "--config.widths=('wide',)", "must be of type tuple"),
     ("bench", "--config.longest=nan", "longest is nan"),
     ("bench", "--config.plan.candidates=0", "candidates is 0"),
-    ("bench", "--config.sections=('all',)", "choose among presets, training"),
+    ("bench", "--config.sections=('all',)", "choose among presets, seeds"),
     ("bench", "--config.stored={tmp}/gone", "gone holds no results of this program"),
     ("bench", "--config.stored={tmp}/x", "an earlier version", text("x", '{"rows": [{}]}')),
     ("bench", "--config.figure=x.jpg", "does not end in .png"),
     ("mask_figure", "--config.slot=9", "slot 9 is not in a window"),
     ("mask_figure", "--config.out=x.gif", "does not end in .png"),
     ("mask_figure", "--config.out={tmp}/x.png", "Is a directory", text("x.png/a", "")),
-    ("mask_figure", "--config.out={tmp}/a/x.png", "a cannot be read or written", text("a", "")),
+    ("mask_figure", "--config.out={tmp}/a/x.png", "no figure can be written to", text("a", "")),
     ("import_checkpoint", "", "FILE.pt OUT"),
     ("import_checkpoint", "{tmp}/gone.pt {tmp}/out", "no checkpoint file", fake_torch),
     ("import_checkpoint", "{tmp}/model.pt {tmp}/out", "is not a PyTorch file", fake_torch),

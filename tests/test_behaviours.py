@@ -518,7 +518,8 @@ def test_missing_damaged_and_unfit_actors_are_refused(actors, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="actor_00000300.npz cannot be read"):
         ladders.load(actors, HOPPER)
-    np.savez(path, **{k: np.zeros((3, 3)) for k in make_actor(0)})
+    unfit = {k: np.zeros((3, 3)[: x.ndim], x.dtype) for k, x in make_actor(0).items()}
+    np.savez(path, **unfit)
     with pytest.raises(UserError, match="maps 3 inputs to 3 outputs, but hopper needs 11 and 6"):
         ladders.load(actors, HOPPER)
     path.unlink()
