@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mtm_jax import gathering, heads, layout, model, networks, pretrain
+from mtm_jax import gathering, heads, layout, model, networks, objective
 from mtm_jax.config import PretrainConfig
 from mtm_jax.types import Tokens
 
@@ -17,7 +17,7 @@ def parts(
     settings: PretrainConfig,
     network: model.Model,
     params: dict,
-    batch: pretrain.Batch,
+    batch: objective.Batch,
     whole: Array,
 ) -> dict[str, tuple[Callable, tuple]]:
     """List functions of parameters and activations; whatever follows these is no variable.
@@ -64,14 +64,14 @@ def parts(
             whole = attend(whole, config.heads, None)
         return rows, whole
 
-    def finish(params: dict, whole: Array, batch: pretrain.Batch, key: Array) -> Array:
+    def finish(params: dict, whole: Array, batch: objective.Batch, key: Array) -> Array:
         outputs = {}
         for spec in config.modalities:
             head = heads.make_head(spec, config.width, whole.dtype)
             x = layout.split(whole, config)[spec.name][..., 0, :]
             outputs[spec.name] = head.apply({"params": params[f"head_{spec.name}"]}, x)
-        noise = pretrain.draw_noise(key, settings, network, batch)
-        return pretrain.loss(settings, network, outputs, batch, jnp.float32(0.1), noise)[0]
+        noise = objective.draw_noise(key, settings, network, batch)
+        return objective.loss(settings, network, outputs, batch, jnp.float32(0.1), noise)[0]
 
     embeddings = {name: x for name, x in params.items() if "_embed_" in name}
     ends = {name: x for name, x in params.items() if name.startswith("head_")}

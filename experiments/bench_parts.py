@@ -18,7 +18,7 @@ from jax import Array
 from ml_collections import config_dict
 
 from experiments import bench_layers, bench_planning, bench_programs, bench_training
-from mtm_jax import dataset, gathering, layout, model, optim, pretrain
+from mtm_jax import dataset, gathering, layout, model, objective, optim
 from mtm_jax.planning import forward, proposals, scoring
 
 
@@ -49,8 +49,8 @@ def training_parts(prepared: bench_training.Prepared) -> dict[str, tuple[Callabl
     def sample(key: Array, data: dataset.Dataset) -> dataset.Windows:
         return dataset.sample_windows(key, data, size, window)
 
-    def mask(key: Array, windows: dataset.Windows) -> pretrain.Batch:
-        return pretrain.make_batch(key, settings, network, stats, windows)
+    def mask(key: Array, windows: dataset.Windows) -> objective.Batch:
+        return objective.make_batch(key, settings, network, stats, windows)
 
     windows = jax.jit(sample)(key, data)
     batch = jax.jit(mask)(key, windows)

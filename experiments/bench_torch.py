@@ -101,7 +101,7 @@ def loss(
     visible: Tensor,
     sigma: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Sum the losses of `mtm_jax.pretrain.loss` on real tokens; return that and the entropy."""
+    """Sum the losses of `mtm_jax.objective.loss` on real tokens; return that and the entropy."""
     total, entropy = torch.zeros((), device=visible.device), None
     window, names = next(iter(tokens.values())).shape[1], list(tokens)
     seen = torch.zeros(len(names) * window, device=visible.device)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import cli, nonfinite
-from mtm_jax import dataset, model, pretrain, tokens
+from mtm_jax import dataset, model, objective, pretrain, tokens
 from mtm_jax.config import PretrainConfig
 from mtm_jax.errors import UserError
 
@@ -42,15 +42,15 @@ class Program(NamedTuple):
     def tensors(self, state: pretrain.TrainState, windows: dataset.Windows) -> dict[str, Any]:
         """Compute what a step computes: tokens, outputs, losses and gradients."""
         _, mask_key, dropout_key, noise_key = pretrain.step_keys(state)
-        batch = pretrain.make_batch(mask_key, self.config, self.network, self.stats, windows)
+        batch = objective.make_batch(mask_key, self.config, self.network, self.stats, windows)
         sigma = jnp.exp(state.log_sigma)
-        noise = pretrain.draw_noise(noise_key, self.config, self.network, batch)
+        noise = objective.draw_noise(noise_key, self.config, self.network, batch)
 
         @jax.jit
         def differentiate(params: dict) -> tuple[dict, tuple]:
             def total(params: dict) -> tuple[jax.Array, tuple]:
                 outputs = self.network.apply(params, batch.tokens, batch.visible, dropout_key)
-                value, metrics = pretrain.loss(
+                value, metrics = objective.loss(
                     self.config, self.network, outputs, batch, sigma, noise
                 )
                 return value, (outputs, metrics)

@@ -32,7 +32,7 @@ from experiments import (
 )
 from experiments import evaluate as evaluate_lib
 from experiments.pretrain_run import Run
-from mtm_jax import figures, model, pretrain, progress, results, sharding
+from mtm_jax import figures, held_out, model, pretrain, progress, results, sharding
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import make
 from mtm_jax.errors import UserError
@@ -194,7 +194,7 @@ def compiled(task: Task, every: Sequence[Run]) -> group.Together:
             ),
             task.mesh,
         )
-    validate = pretrain.make_validation(settings[0], network, stats)
+    validate = held_out.make_validation(settings[0], network, stats)
     return group.Together(trainer, guards, validate, task.mesh)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtm_jax import distributions, masks, model, pretrain, tokens, torch_import
+from mtm_jax import distributions, masks, model, objective, tokens, torch_import
 from mtm_jax.config import (
     LossConfig,
     MaskConfig,
@@ -87,11 +87,11 @@ def test_losses_equal_ours_where_nothing_is_drawn(peer, params, windows):
         total, _ = bench_torch.loss(settings.loss, outputs, as_torch(windows), seen, zero)
     shown = {m: jnp.broadcast_to(x, (3, 8)) for m, x in visible.items()}
     everything = {m: jnp.ones((3, 8), bool) for m in NAMES}
-    batch = pretrain.Batch(windows, shown, everything)
+    batch = objective.Batch(windows, shown, everything)
     network = model.make_model(CONFIG)
     ours = network.apply(params, windows, shown)
-    noise = pretrain.draw_noise(jax.random.key(0), settings, network, batch)
-    expected, _ = pretrain.loss(settings, network, ours, batch, jnp.zeros(()), noise)
+    noise = objective.draw_noise(jax.random.key(0), settings, network, batch)
+    expected, _ = objective.loss(settings, network, ours, batch, jnp.zeros(()), noise)
     assert float(total) == pytest.approx(float(expected), rel=1e-5)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtm_jax import distributions, losses, masks, model, pretrain, returns, torch_import
+from mtm_jax import distributions, losses, masks, model, objective, returns, torch_import
 from mtm_jax.config import LossConfig, MaskConfig, PretrainConfig
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -98,7 +98,7 @@ def test_encodings_of_visible_tokens_equal_the_release(releases, variant, mask):
 def batch_of(release, mask):
     """The recorded tokens under one mask; every step counts."""
     visible = {m: jnp.asarray(v) for m, v in release.visible(mask).items()}
-    return pretrain.Batch(release.tokens, visible, jax.tree.map(jnp.ones_like, visible))
+    return objective.Batch(release.tokens, visible, jax.tree.map(jnp.ones_like, visible))
 
 
 def reconstruction_loss(release, mask):
@@ -108,7 +108,7 @@ def reconstruction_loss(release, mask):
     network = release.network._replace(config=dataclasses.replace(config, modalities=plain))
     outputs, unused = release.predict(mask), (jnp.zeros(()), None)
     settings = PretrainConfig(network.config)
-    total, parts = pretrain.loss(settings, network, outputs, batch_of(release, mask), *unused)
+    total, parts = objective.loss(settings, network, outputs, batch_of(release, mask), *unused)
     return total, {f"loss_{m.name}": parts[f"train/{m.name}"] for m in plain}
 
 
@@ -148,7 +148,7 @@ def test_mtm_losses_equal_the_release(releases, mask):
 def test_m3pc_losses_equal_the_release(releases, mask):
     release, batch = releases["m3pc"], batch_of(releases["m3pc"], mask)
     reconstruction, parts = reconstruction_loss(release, mask)
-    of_actions, action_parts = pretrain.action_loss(
+    of_actions, action_parts = objective.action_loss(
         PretrainConfig(release.network.config, loss=LossConfig(entropy_reduction="per_dimension")),
         release.predict(mask)["actions"],
         release.tokens["actions"],

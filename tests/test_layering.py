@@ -17,7 +17,8 @@ LEVELS = {
     1: {"masks", "tokens", "distributions", "returns", "losses", "optim"},
     2: {"networks", "transformer", "heads", "positions", "layout", "gathering", "model"}
     | {"critics", "queries"},
-    3: {"accumulation", "dataset", "training", "pretrain", "iql", "finetune", "td3", "sac", "rnd"}
+    3: {"accumulation", "dataset", "training", "objective", "held_out", "pretrain"}
+    | {"iql", "finetune", "td3", "sac", "rnd"}
     | {"operations", "torch_import"}
     | {"baselines.", "planning."},
     4: {"actors", "agent", "cache", "checkpoint", "figures", "metrics", "model_files", "planner"}

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtm_jax import checkpoint, dataset, distributions, masks, model, pretrain, training
+from mtm_jax import (
+    checkpoint,
+    dataset,
+    distributions,
+    held_out,
+    masks,
+    model,
+    objective,
+    pretrain,
+    training,
+)
 from mtm_jax.config import (
     LossConfig,
     MaskConfig,
@@ -254,7 +264,7 @@ def test_a_joint_likelihood_is_that_of_a_dimension_times_their_number(m3pc):
     for reduction in ("joint", "per_dimension"):
         loss = dataclasses.replace(m3pc.config.loss, entropy_reduction=reduction)
         config = dataclasses.replace(m3pc.config, loss=loss)
-        total, metrics = pretrain.action_loss(
+        total, metrics = objective.action_loss(
             config, dist, actions, counted, hidden, jnp.float32(0.3), noise
         )
         found[reduction] = {k.removeprefix("train/"): float(v) for k, v in metrics.items()}
@@ -274,13 +284,13 @@ def loss_and_grads(m3pc):
 
     @jax.jit
     def compute(windows, visible):
-        batch = pretrain.mask_batch(m3pc.model, m3pc.stats, windows, visible)
+        batch = objective.mask_batch(m3pc.model, m3pc.stats, windows, visible)
 
         def total(params):
             outputs = m3pc.model.apply(params, batch.tokens, batch.visible)
-            noise = pretrain.draw_noise(jax.random.key(1), m3pc.config, m3pc.model, batch)
+            noise = objective.draw_noise(jax.random.key(1), m3pc.config, m3pc.model, batch)
             sigma = jnp.float32(0.1)
-            return pretrain.loss(m3pc.config, m3pc.model, outputs, batch, sigma, noise)
+            return objective.loss(m3pc.config, m3pc.model, outputs, batch, sigma, noise)
 
         return jax.value_and_grad(total, has_aux=True)(params)
 
@@ -337,7 +347,7 @@ def test_what_is_there_counts(loss_and_grads, windows):
 
 def test_padding_and_missing_modalities_are_hidden_and_not_counted(m3pc, windows):
     every = visible_where(lambda b: {m: jnp.ones(WINDOW, bool) for m in masks.MODALITIES})
-    batch = pretrain.mask_batch(m3pc.model, m3pc.stats, windows, every)
+    batch = objective.mask_batch(m3pc.model, m3pc.stats, windows, every)
     np.testing.assert_array_equal(batch.visible["states"], windows.valid)
     np.testing.assert_array_equal(batch.counted["states"], windows.valid)
     there = windows.valid & windows.available["actions"][:, None]
@@ -367,7 +377,7 @@ def test_gradients_are_finite_without_a_visible_token(loss_and_grads, windows):
 def validate(m3pc):
     """Validation of the untrained model, by key."""
     params = m3pc.model.init(jax.random.key(0))
-    compiled = pretrain.make_validation(m3pc.config, m3pc.model, m3pc.stats)
+    compiled = held_out.make_validation(m3pc.config, m3pc.model, m3pc.stats)
     return lambda key: jax.device_get(compiled(params, m3pc.data, jax.random.key(key)))
 
 
@@ -395,7 +405,7 @@ def test_validation_errors_are_over_hidden_tokens(m3pc, windows, on_hidden, erro
         return {m: jnp.where(off_by_two[m], x + 2.0, x) for m, x in inputs.items()}
 
     network = m3pc.model._replace(apply=apply, config=ModelConfig(specs("mtm"), WINDOW, 16, 2))
-    batch = pretrain.mask_batch(network, m3pc.stats, windows, random_masks())
-    found = pretrain.hidden_errors(network, {}, batch, ("states", "actions"), "valid/test")
+    batch = objective.mask_batch(network, m3pc.stats, windows, random_masks())
+    found = held_out.hidden_errors(network, {}, batch, ("states", "actions"), "valid/test")
     assert set(found) == {"valid/test/states", "valid/test/actions"}
     assert all(float(value) == pytest.approx(error) for value in found.values())
