@@ -1,6 +1,7 @@
 """Plans of forward M3PC: near the optimum of a known world, and the same for any batch."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -153,14 +154,39 @@ CONFIGS = {
 }
 
 
+@pytest.fixture(scope="module")
+def planners(pretrained):
+    """Planners by the names of their settings, compiled once for all tests."""
+
+    @functools.cache
+    def make(name, pruned=True):
+        config = dataclasses.replace(CONFIGS[name], pruned=pruned)
+        return forward.make_planner(pretrained[0], config, LIMIT, critic_value)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def show(pretrained):
+    """What whole passes predict, in raw units."""
+    model, params, stats = pretrained
+
+    def predict(values, visible):
+        return roles.decode(model, stats, roles.show(model, params, stats, values, visible))
+
+    return jax.jit(predict)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("steps", [0, 2, 6])
-def test_the_candidate_with_weight_is_rolled_out_as_its_prompt_says(pretrained, name, steps):
+def test_the_candidate_with_weight_is_rolled_out_as_its_prompt_says(
+    pretrained, planners, show, name, steps
+):
     """Every number of a plan, once more by whole passes of one candidate after the other."""
     config = CONFIGS[name]
-    model, params, stats = pretrained
+    _, params, stats = pretrained
     ctxs = contexts_after(steps, config.history)
-    planner = forward.make_planner(model, config, LIMIT, critic_value)
+    planner = planners(name)
     target, critic = jnp.float32(1.5), jnp.float32(2.0)
     args = (forward.Weights(params, stats, critic), ctxs, target, jax.random.key(5))
     plans = planner.explain(*args, horizon=config.history + config.horizon)
@@ -176,11 +202,11 @@ def test_the_candidate_with_weight_is_rolled_out_as_its_prompt_says(pretrained, 
         )
         visible = masks.prompt("fd", slot, WINDOW)
         visible["actions"] = jnp.arange(WINDOW) < slot + length
-        fd = roles.decode(model, stats, roles.show(model, params, stats, values, visible))
+        fd = show(values, visible)
         if config.readout == "rp":
             values["states"] = values["states"].at[slot + 1 :].set(fd["states"][slot + 1 :])
             visible["states"] = jnp.arange(WINDOW) < slot + length
-            rp = roles.decode(model, stats, roles.show(model, params, stats, values, visible))
+            rp = show(values, visible)
             fd = fd | {m: rp[m] for m in ("rewards", "returns")}
         states = fd["states"][slot : slot + length].at[0].set(ctx.states[slot])
         np.testing.assert_allclose(plan.rollout.states[n, :length], states, rtol=1e-4, atol=1e-4)
@@ -210,9 +236,9 @@ def test_the_candidate_with_weight_is_rolled_out_as_its_prompt_says(pretrained, 
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("steps", [0, 1, 3, 4, 9])
-def test_pruned_plans_are_the_plans_of_whole_passes(pretrained, name, steps):
+def test_pruned_plans_are_the_plans_of_whole_passes(pretrained, planners, name, steps):
     config = CONFIGS[name]
-    model, params, stats = pretrained
+    _, params, stats = pretrained
     ctxs = contexts_after(steps, config.history)
     args = (
         forward.Weights(params, stats, jnp.float32(2.0)),
@@ -221,9 +247,7 @@ def test_pruned_plans_are_the_plans_of_whole_passes(pretrained, name, steps):
         jax.random.key(5),
     )
     plans = [
-        forward.make_planner(
-            model, dataclasses.replace(config, pruned=pruned), LIMIT, critic_value
-        ).explain(*args, horizon=config.history + config.horizon)
+        planners(name, pruned).explain(*args, horizon=config.history + config.horizon)
         for pruned in (True, False)
     ]
     counts = np.arange(plans[0].values.shape[2]) < np.asarray(plans[0].length)[:, None, None]
@@ -259,11 +283,11 @@ def test_candidates_are_drawn_from_the_return_conditioned_policy(pretrained):
 
 @pytest.mark.parametrize("name", ["returns", "critic", "rp", "guided_rp", "at_once"])
 @pytest.mark.parametrize("steps", [1, 6])
-def test_a_decision_acts_on_its_plan(pretrained, name, steps):
+def test_a_decision_acts_on_its_plan(pretrained, planners, name, steps):
     """The short program of a full window and the long one of the first steps agree with plans."""
-    model, params, stats = pretrained
+    _, params, stats = pretrained
     config = CONFIGS[name]
-    planner = forward.make_planner(model, config, LIMIT, critic_value)
+    planner = planners(name)
     args = (
         forward.Weights(params, stats, jnp.float32(2.0)),
         contexts_after(steps, config.history),
