@@ -180,6 +180,7 @@ def test_presets_are_timed_with_their_own_settings():
     assert prepared.settings.optim.total_steps == 140_000
 
 
+@pytest.mark.slow
 def test_seeds_share_a_program():
     (work,) = bench_training.seed_works(settings(seeds=(3,)), PRODUCTS)
     assert [make.args[2]["seeds"] for make in work.groups[0]] == [1, 3]

@@ -65,6 +65,7 @@ def test_those_that_were_saved_further_wait_for_the_others(trained, tiny_config,
         np.testing.assert_allclose(losses(folder / name), losses(trained / name), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_only_runs_that_are_not_finished_are_trained(trained, tiny_config, tmp_path):
     folder = tmp_path / "group"
     shutil.copytree(trained, folder)
@@ -107,6 +108,7 @@ def test_senseless_groups_are_refused(tiny_config, tmp_path, override, sentence)
         group.members(tiny_config(tmp_path, override))
 
 
+@pytest.mark.slow
 def test_a_step_that_went_wrong_names_the_run(tiny_config, tmp_path):
     rates = "sweep.learning_rate=(0.001, 1e30)"
     with pytest.raises(UserError, match=r"training went wrong in step \d+") as error:

@@ -22,6 +22,7 @@ def environment(devices, **more):
     return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | more
 
 
+@pytest.mark.slow
 def test_four_devices_train_as_one_and_one_reads_what_they_saved(root, tmp_path):
     argv = [sys.executable, "-m", "tests.sharded_program", str(tmp_path)]
     done = subprocess.run(argv, cwd=root, env=environment(4), capture_output=True, text=True)
