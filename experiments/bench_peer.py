@@ -15,8 +15,7 @@ from mtm_jax import operations, tokens
 from mtm_jax.config import PretrainConfig
 
 MISSING = (
-    "the comparison with PyTorch, which is not installed; "
-    "`.venv/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu` adds it"
+    "the comparison with PyTorch, which is not installed; `.venv/bin/pip install torch` adds it"
 )
 
 
