@@ -98,3 +98,18 @@ def test_what_is_wrong_is_told_apart(tmp_path, monkeypatch, error, words):
     with pytest.raises(UserError, match=f"x.hdf5 {words}" if words[0] != "m" else words):
         with hdf5.opened(tmp_path / "x.hdf5"):
             pass
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, KeyError, TypeError])
+def test_whatever_hdf5_raises_of_an_open_file_is_a_refusal(tmp_path, error):
+    """A damaged header shows up as one or another of these."""
+    with (
+        pytest.raises(UserError, match="cannot be read as HDF5 .*bad object header"),
+        hdf5.opened(make(tmp_path)),
+    ):
+        raise error("bad object header version number")
+
+
+def test_a_refusal_of_an_open_file_stays_as_it_is(tmp_path):
+    with pytest.raises(UserError, match="^no rewards$"), hdf5.opened(make(tmp_path)):
+        raise UserError("no rewards")

@@ -31,7 +31,9 @@ def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
             raise UserError(f"there is no file {path}; check the path")
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError, TypeError, MemoryError) as error:
+    except UserError:
+        raise
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryError) as error:
         raise UserError(_problem(path, error)) from error
 
 
