@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help setup pretrain critic data behaviours figures test test-slow chaos bench lint format clean
+.PHONY: help setup pretrain critic data behaviours figures test test-slow test-optimised chaos bench lint format clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -56,9 +56,11 @@ figures: .venv/.installed ## draw the figures of the README
 test: .venv/.installed ## run the tests, without the slow ones [WORKERS=2 PYTEST_FLAGS=]
 	$(PYTEST) -m 'not slow' $(PYTEST_FLAGS)
 
-# XLA optimises only in the second line: the other tests compile more than they compute.
-test-slow: .venv/.installed ## run the slow tests, and the numerical ones fully optimised
+test-slow: .venv/.installed ## run the slow tests
 	$(PYTEST) -m slow $(PYTEST_FLAGS)
+
+# XLA optimises only here: the other tests compile more than they compute.
+test-optimised: .venv/.installed ## run the numerical tests fully optimised
 	XLA_FLAGS= $(PYTEST) tests/test_golden.py tests/test_visibility.py tests/test_networks.py \
 	  $(PYTEST_FLAGS)
 
