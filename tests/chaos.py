@@ -1,10 +1,10 @@
-"""Kills training programs at random moments and holds what they end with to undisturbed runs.
+"""Kills programs at random moments and holds what they end with to undisturbed runs.
 
     make chaos RUNS=50
     PYTHONPATH=. python tests/chaos.py --runs=50 --seed=0 --out=FOLDER
 
 Every run is killed (SIGKILL) once or more, continued by the same command each time, and must end
-with the parameters, optimiser, metrics and actors of an undisturbed run, bit for bit.
+with the parameters, optimiser, metrics, actors and returns of an undisturbed run, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import time
 
 import tiny_programs
 
-SAVES = {"pretrain": 8, "critic": 20, "behaviours": 50}  # often, so that kills fall into saves
+PROGRAMS = (*tiny_programs.TRAINING, tiny_programs.WHOLE)
+# Often, so that kills fall into saves.
+SAVES = {"pretrain": 8, "critic": 20, "behaviours": 50, tiny_programs.WHOLE: 8}
 MAX_KILLS = 3  # of one run
 
 
@@ -32,7 +34,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="", help="folder for the runs; it is kept")
-    parser.add_argument("--programs", nargs="+", default=tiny_programs.NAMES)
+    parser.add_argument("--programs", nargs="+", default=PROGRAMS)
     given = parser.parse_args()
     out = pathlib.Path(given.out or tempfile.mkdtemp(prefix="chaos-")).resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -83,7 +85,7 @@ def disturbed(
     for _ in range(rng.randint(1, MAX_KILLS)):
         process = program.start(save_every=SAVES[name])
         try:
-            process.wait(timeout=rng.uniform(0.2, 1.0) * seconds)
+            process.wait(timeout=rng.uniform(0.1, 1.0) * seconds)
             break
         except subprocess.TimeoutExpired:
             process.kill()
@@ -95,6 +97,8 @@ def disturbed(
 
 def moment(program: tiny_programs.Program) -> str:
     """Say from what it left what a killed program was doing."""
+    if program.data and not any(program.data.glob("minari/mtm_jax/hopper*")):
+        return "collecting data" if program.data.exists() else "start"
     inside = program.folder / "checkpoints"
     names = {f.name for f in inside.iterdir()} if inside.is_dir() else set()
     if any(name.startswith(".removed") for name in names):
@@ -107,6 +111,8 @@ def moment(program: tiny_programs.Program) -> str:
         return "writing an actor"
     if not (program.folder / "metrics.jsonl").exists():
         return "start"
+    if program.name == tiny_programs.WHOLE and str(tiny_programs.STEPS) in names:
+        return "evaluation"
     return "training, after a save" if names else "training, before the first save"
 
 

@@ -1,7 +1,8 @@
-"""The training programs on a tiny scale, as processes, and what they end with."""
+"""Programs on a tiny scale, as processes, and what they end with."""
 
 from __future__ import annotations
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -13,11 +14,17 @@ from experiments import cli, runs
 from mtm_jax import checkpoint, records, trees
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-NAMES = ("pretrain", "critic", "behaviours")
+TRAINING = ("pretrain", "critic", "behaviours")
+WHOLE = "whole"  # collects a built-in data set, pretrains and evaluates, in one program
+STEPS = 120  # of pretraining
 TINY_PRETRAIN = (
-    *("steps=120", "batch_size=4", "log_every=4", "save_every=1000", "validate_every=1000"),
+    *(f"steps={STEPS}", "batch_size=4", "log_every=4", "save_every=1000", "validate_every=1000"),
     *("model.width=8", "model.heads=2", "model.encoder_layers=1", "model.window=4"),
     "eval.history=2",
+)
+TINY_WHOLE = (
+    *TINY_PRETRAIN,
+    *("data.steps=30000", "eval.episodes=10", "model.positions=released"),
 )
 TINY_CRITIC = (
     *("critic.steps=400", "critic.hidden=(4,)", "critic.batch_size=4"),
@@ -36,14 +43,16 @@ class Program(NamedTuple):
     name: str
     keys: tuple[str, ...]
     folder: pathlib.Path
+    data: pathlib.Path | None = None  # where it collects data, if it does
 
     def start(self, **more) -> subprocess.Popen:
         """Start the process; `more` are further keys."""
-        argv = [sys.executable, "-m", f"experiments.{self.name}"]
+        module = "pretrain" if self.name == WHOLE else self.name
+        argv = [sys.executable, "-m", f"experiments.{module}"]
         argv += flags((*self.keys, *(f"{k}={v}" for k, v in more.items())))
-        return subprocess.Popen(
-            argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        env = os.environ | ({"MTM_JAX_DATA": str(self.data)} if self.data else {})
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(argv, cwd=ROOT, env=env, **streams)
 
     def run(self, **more) -> tuple[int, str]:
         """Run to the end; return the exit code and all that was printed."""
@@ -52,11 +61,14 @@ class Program(NamedTuple):
         return process.returncode, out + err
 
     def ending(self) -> dict:
-        """Digests of the last training state and of all actors, and the metrics."""
+        """Digests of the last training state and of all actors, the metrics and the returns."""
         checkpoints = checkpoint.Checkpoints(self.folder, read_only=True)
         digests = checkpoints.restore_meta(checkpoints.steps()[-1])["digests"]
         found = {part: digests[part] for part in ("model", "train")}
         found["metrics"] = records.read_jsonl(self.folder / "metrics.jsonl")
+        results = self.folder / "results.jsonl"
+        rows = records.read_jsonl(results) if results.exists() else []
+        found["returns"] = {row["method"]: row["returns"] for row in rows}
         for path in sorted((self.folder / "actors").glob("*.npz")):
             with np.load(path) as actor:
                 found[path.name] = trees.digests(dict(actor))
@@ -85,6 +97,11 @@ def make(name: str, source: pathlib.Path, folder: pathlib.Path) -> Program:
     """Make a program that writes into a folder."""
     if name == "behaviours":
         return Program(name, (*TINY_BEHAVIOURS, f"out={folder}"), folder)
+    if name == WHOLE:
+        keys = ("--config=configs/pretrain.py:hopper-medium,preset=small", *TINY_WHOLE)
+        return Program(
+            name, (*keys, f"out={folder}"), folder, folder.with_name(f"{folder.name}-data")
+        )
     config = "--config=configs/pretrain.py:custom-toy,preset=paper"
     keys = (config, f"source={source}", *TINY_PRETRAIN, f"out={folder}")
     if name == "pretrain":
