@@ -1,6 +1,7 @@
 """Tabulate results of several runs.
 
 python -m experiments.report --config.results=results/m3pc_offline
+python -m experiments.report --config.results=results/m3pc_ablations.jsonl --config.studies=True
 """
 
 from ml_collections import config_dict
@@ -10,5 +11,6 @@ def get_config():
     config = config_dict.ConfigDict()
     config.results = ""  # a file of results, or a folder of such files
     config.baseline = "rcbc"  # the method that the others are compared with
-    config.figure = ""  # PNG file of a bar chart; empty: none
+    config.studies = False  # True: the rows of experiments.ablation, beside rows that vary nothing
+    config.figure = ""  # PNG file of a chart; empty: none
     return config

@@ -59,7 +59,7 @@ def main(config: config_dict.ConfigDict) -> None:
         results.write_result(folder, rows[-1])
     results.print_results(rows)
     path = folder / "figures" / f"ablation_{config.study.strip('_')}.png"
-    cli.say(f"figure: {score_figures.study(rows, path)}")
+    cli.say(f"figure: {score_figures.studies(rows, path)}")
 
 
 def plans(config: config_dict.ConfigDict) -> list[tuple[str, Any, PlanConfig]]:

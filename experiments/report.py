@@ -1,15 +1,18 @@
 """Tabulate results of several runs: a line per data set, a column per method, and their sums.
 
     python -m experiments.report --config.results=results/m3pc_offline
+    python -m experiments.report --config.results=FILE --config.studies=True
 
 Reads every results.jsonl or *.jsonl file below a folder. Means are over runs (training seeds, of
 each its last step), intervals by resampling runs and episodes. The last line compares the sums
-with one method's. Rows of studies (`experiments.ablation`) are left out, and rows of one method on
-one data set that were evaluated in different ways are refused.
+with one method's. Rows of one method on one data set that were evaluated in different ways are
+refused. Rows of studies (`experiments.ablation`) are left out; with `studies` they alone are shown,
+a line per value, with the paired difference from the rows that vary nothing.
 """
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +22,7 @@ import rich.console
 import rich.table
 from ml_collections import config_dict
 
-from experiments import cli, runs
+from experiments import cli, report_studies, runs
 from mtm_jax import records, score_figures, statistics
 from mtm_jax.errors import UserError
 
@@ -34,10 +37,17 @@ def main(config: config_dict.ConfigDict) -> None:
     """Read, tabulate, draw."""
     if not config.results:
         raise UserError("no results were named; give --config.results=FOLDER or a file")
-    scores = score_figures.collect(comparable(read(pathlib.Path(config.results))))
-    rich.console.Console(width=140).print(table(scores, config.baseline))
+    rows, console = read(pathlib.Path(config.results)), rich.console.Console(width=140)
+    if config.studies:
+        studies = report_studies.of_studies(rows)
+        console.print(report_studies.table(rows, studies))
+        draw = functools.partial(score_figures.studies, report_studies.with_plain(rows, studies))
+    else:
+        scores = score_figures.collect(comparable(rows))
+        console.print(table(scores, config.baseline))
+        draw = functools.partial(score_figures.bars, scores)
     if config.figure:
-        cli.say(f"figure: {score_figures.bars(scores, config.figure)}")
+        cli.say(f"figure: {draw(config.figure)}")
 
 
 def read(path: pathlib.Path) -> list[dict]:
@@ -118,12 +128,12 @@ def table(scores: score_figures.Scores, baseline: str) -> rich.table.Table:
         m: sum(statistics.resampled_means(group[m], seed=(0, k)) for k, group in enumerate(whole))
         for m in methods
     }
-    sums = (_cell(statistics.interval(means[m], draws[m])) for m in methods)
+    sums = (statistics.interval(means[m], draws[m]).text() for m in methods)
     grid.add_row(f"sum of {len(whole)}", *sums)
     if baseline in methods and (draws[baseline] > 0).all():  # a share of nothing says nothing
         ratios = {m: 100 * (draws[m] / draws[baseline] - 1) for m in methods}
         more = {m: 100 * (means[m] / means[baseline] - 1) for m in methods}
-        cells = (_cell(statistics.interval(more[m], ratios[m]), "+", "%") for m in methods)
+        cells = (statistics.interval(more[m], ratios[m]).text("+", "%") for m in methods)
         grid.add_row(f"against {baseline}", *cells)
     return grid
 
@@ -133,16 +143,11 @@ def _line(data: str, group: Mapping[str, Sequence], methods: Sequence[str]) -> l
     counts = {m: f"{len(r)} run{'s' if len(r) > 1 else ''}" for m, r in group.items()}
     differ = len(set(counts.values())) > 1
     cells = {
-        m: _cell(statistics.mean_interval(r)) + (f", {counts[m]}" if differ else "")
+        m: statistics.mean_interval(r).text() + (f", {counts[m]}" if differ else "")
         for m, r in group.items()
     }
     label = data if differ else f"{data} ({next(iter(counts.values()))})"
     return [label, *(cells.get(m, "-") for m in methods)]
-
-
-def _cell(found: statistics.Interval, sign: str = "", unit: str = "") -> str:
-    mean, low, high = (f"{value:{sign}.1f}" for value in found)
-    return f"{mean}{unit} [{low}, {high}]"
 
 
 if __name__ == "__main__":

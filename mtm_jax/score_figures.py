@@ -1,13 +1,14 @@
-"""Bar charts of scores with intervals."""
+"""Charts of scores with intervals."""
 
 from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 from matplotlib import figure, rc_context
+from matplotlib.axes import Axes
 
 from mtm_jax import figures, statistics
 
@@ -51,40 +52,47 @@ def bars(scores: Scores, path: str | os.PathLike) -> pathlib.Path:
         return figures.save(fig, path)
 
 
-def study(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
-    """Draw the mean score against the value of a setting, a line per method, 95% intervals.
+def studies(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
+    """Draw mean scores against the values of settings: a panel per study, a line per method.
 
     Args:
-        rows: results whose settings hold a `study` with its name and value.
+        rows: results whose settings hold a `study` with its name and value. Those of one method,
+            study and value are runs of several seeds, of each the last row; intervals hold 95%.
         path: the PNG file to write.
     """
-    values = list(dict.fromkeys(row["settings"]["study"]["value"] for row in rows))
+    names = list(dict.fromkeys(row["settings"]["study"]["name"] for row in rows))
     with rc_context(figures.STYLE):
-        fig = figure.Figure(figsize=(5.0, 3.4), layout="constrained")
-        axis = fig.subplots()
-        for k, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
-            found = [
-                (values.index(row["settings"]["study"]["value"]), row["normalized_scores"])
-                for row in rows
-                if row["method"] == method
-            ]
-            x = np.array([place for place, _ in found]) + 0.06 * k
-            means = [statistics.mean_interval([scores]) for _, scores in found]
-            reach = [[m.mean - m.low for m in means], [m.high - m.mean for m in means]]
-            colour = figures.CYCLE[k % len(figures.CYCLE)]
-            axis.errorbar(
-                *(x, [m.mean for m in means], reach),
-                fmt="o-",
-                color=colour,
-                capsize=2,
-                label=method,
-            )
-        axis.set_xticks(range(len(values)), [_tick(value, rows) for value in values])
-        axis.set_xlabel(rows[0]["settings"]["study"]["name"].strip("_"))
-        axis.set_ylabel("normalised score")
-        axis.set_title(rows[0]["dataset"])
-        axis.legend()
+        columns = min(len(names), 4)
+        lines = -(-len(names) // columns)
+        size = (max(5.0, 3.2 * columns), 0.4 + 3.0 * lines)
+        fig = figure.Figure(figsize=size, layout="constrained")
+        axes = fig.subplots(lines, columns, squeeze=False, sharey=True)
+        for axis, name in zip(axes.flat, names, strict=False):
+            _study(axis, [row for row in rows if row["settings"]["study"]["name"] == name])
+        for axis in axes.flat[len(names) :]:
+            axis.remove()
+        for axis in axes[:, 0]:
+            axis.set_ylabel("normalised score")
+        axes[0, 0].legend()
+        fig.suptitle(", ".join(dict.fromkeys(row["dataset"] for row in rows)))
         return figures.save(fig, path)
+
+
+def _study(axis: Axes, rows: Sequence[Mapping]) -> None:
+    """Draw one study; its rows are of one name."""
+    found = by_seed(rows, study_of)
+    values = list(dict.fromkeys(value for _, value, _ in found))
+    shape = "o-" if all(isinstance(value, int | float) for value in values) else "o"
+    for k, method in enumerate(dict.fromkeys(method for *_, method in found)):
+        runs = {value: runs for (_, value, m), runs in found.items() if m == method}
+        intervals = [statistics.mean_interval(list(seeds.values())) for seeds in runs.values()]
+        means = [m.mean for m in intervals]
+        reach = [[m.mean - m.low for m in intervals], [m.high - m.mean for m in intervals]]
+        places = [values.index(value) + 0.06 * k for value in runs]
+        colour = figures.CYCLE[k % len(figures.CYCLE)]
+        axis.errorbar(places, means, reach, fmt=shape, color=colour, capsize=2, label=method)
+    axis.set_xticks(range(len(values)), [_tick(value, rows) for value in values])
+    axis.set_xlabel(rows[0]["settings"]["study"]["name"].strip("_"))
 
 
 def _tick(value: object, rows: Sequence[Mapping]) -> str:
@@ -99,15 +107,31 @@ def collect(rows: Sequence[Mapping]) -> dict[str, dict[str, list[list[float]]]]:
 
     Of one seed the last step counts, and of that the last evaluation.
     """
-    latest: dict[str, dict[str, dict[int, Mapping]]] = {}
+    found: dict[str, dict[str, list[list[float]]]] = {}
+    for (data, method), seeds in by_seed(rows, lambda r: (r["dataset"], r["method"])).items():
+        found.setdefault(data, {})[method] = [seeds[seed] for seed in sorted(seeds)]
+    return found
+
+
+def by_seed(
+    rows: Sequence[Mapping], kind: Callable[[Mapping], Hashable]
+) -> dict[Hashable, dict[int, list[float]]]:
+    """Sort rows of results by what `kind` says of them: kind -> seed -> scores of its episodes.
+
+    Of one seed the last step counts, and of that the last evaluation.
+    """
+    latest: dict[Hashable, dict[int, Mapping]] = {}
     for row in rows:
-        runs = latest.setdefault(row["dataset"], {}).setdefault(row["method"], {})
+        runs = latest.setdefault(kind(row), {})
         if row["step"] >= runs.get(row["seed"], row)["step"]:
             runs[row["seed"]] = row
     return {
-        data: {
-            method: [list(runs[seed]["normalized_scores"]) for seed in sorted(runs)]
-            for method, runs in methods.items()
-        }
-        for data, methods in latest.items()
+        key: {seed: list(row["normalized_scores"]) for seed, row in runs.items()}
+        for key, runs in latest.items()
     }
+
+
+def study_of(row: Mapping) -> tuple[str, Hashable, str]:
+    """Name the setting that a row of a study varies, its value, and the method."""
+    study = row["settings"]["study"]
+    return study["name"], study["value"], row["method"]

@@ -17,6 +17,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def text(self, sign: str = "", unit: str = "") -> str:
+        """Write it as "mean [low, high]", with `sign` "+" also before positive numbers."""
+        mean, low, high = (f"{value:{sign}.1f}" for value in self)
+        return f"{mean}{unit} [{low}, {high}]"
+
 
 def mean_interval(
     runs: Sequence[Sequence[float]], draws: int = 2000, level: float = 0.95, seed: int = 0
