@@ -218,6 +218,7 @@ def make_row(
             "preset": run["preset"],
             "variant": run["variant"],
             "masks": {name: w for name, w in run["masks"]["patterns"].items() if w},
+            "entropy": _entropy(run),
             "history": agent.history,
             "eval_seed": settings.seed,
             "target_fraction": settings.target_fraction,
@@ -226,6 +227,14 @@ def make_row(
         },
         metrics=episode_metrics(agent, episodes),
     )
+
+
+def _entropy(run: Mapping) -> str | None:
+    """Name the bound on the actions' entropy that a run was trained with."""
+    if run["variant"] == "mtm":
+        return None
+    loss = run["loss"]
+    return loss["entropy_reduction"] if loss["entropy_constraint"] else "none"
 
 
 def episode_metrics(agent: agent_lib.Agent, episodes: rollout.Episodes) -> dict[str, float]:

@@ -30,7 +30,8 @@ _SCORES = "normalized_scores"
 _FIELDS = {"dataset": str, "method": str, "seed": int, "step": int, _SCORES: list}
 _FIELDS |= {"settings": dict}
 # Settings that make another experiment of a row; episodes and their seed only make it more sure.
-_KIND = ("source", "preset", "variant", "masks", "history", "target_fraction", "plan", "world")
+_KIND = ("source", "preset", "variant", "masks", "entropy", "history")
+_KIND += ("target_fraction", "plan", "world")
 
 
 def main(config: config_dict.ConfigDict) -> None:
@@ -105,6 +106,7 @@ def comparable(rows: Sequence[dict]) -> list[dict]:
 def _kind(row: dict) -> dict:
     """What a row must share with others of its method and data set to be averaged with them."""
     kind = {key: row["settings"].get(key) for key in _KIND}
+    kind["entropy"] = kind["entropy"] or "joint"  # what rows that do not say it were trained with
     if row.get("target_return") is None:  # behaviour cloning asks for none
         del kind["target_fraction"]
     return kind

@@ -26,6 +26,7 @@ def test_every_method_gets_a_row_with_its_plan(tiny_run, tmp_path):
     m3pc_offline.main(settings(run, eval__methods="('rcbc','m3pc_m')", m3pc_m__xi=2.0))
     rows = records.read_jsonl(run / "results.jsonl")[before:]
     assert [row["method"] for row in rows] == ["rcbc", "m3pc_m"]
+    assert {row["settings"]["entropy"] for row in rows} == {"joint"}
     plan = rows[1]["settings"]["plan"]
     assert (plan["candidates"], plan["xi"], plan["guidance"]) == (4, 2.0, "returns")
     assert "plan" not in rows[0]["settings"]

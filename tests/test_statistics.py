@@ -121,6 +121,7 @@ def test_a_report_leaves_studies_out(tmp_path, capsys):
     [
         ({"preset": "small"}, {"preset": "paper"}, "preset is 'small' there and 'paper' here"),
         ({"plan": {"xi": 1.0}}, {"plan": {"xi": 3.0}}, "plan.xi is 1.0 there and 3.0 here"),
+        ({}, {"entropy": "none"}, "entropy is 'joint' there and 'none' here"),
         ({}, {"world": "other"}, "world is None there and 'other' here"),
         ({"masks": {"fd": 0.4}}, {"masks": {"fd": 0.1}}, "masks.fd is 0.4 there and 0.1 here"),
     ],
