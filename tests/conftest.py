@@ -37,6 +37,21 @@ def root() -> pathlib.Path:
 
 
 @pytest.fixture
+def drawn(monkeypatch):
+    """Collect figures in place of writing them."""
+    from mtm_jax import figures
+
+    kept = []
+
+    def keep(fig, path):
+        kept.append(fig)
+        return pathlib.Path(path)
+
+    monkeypatch.setattr(figures, "save", keep)
+    return kept
+
+
+@pytest.fixture
 def clean_logging():
     """Give the "mtm_jax" logger back as it was."""
     logger = logging.getLogger("mtm_jax")

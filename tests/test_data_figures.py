@@ -1,13 +1,12 @@
 """Figures of data sets hold every episode; how they look is for eyes."""
 
 import dataclasses
-import pathlib
 
 import numpy as np
 import pytest
 from matplotlib import image
 
-from mtm_jax import data_figures, figures
+from mtm_jax import data_figures
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo, Trajectories
 
@@ -24,19 +23,6 @@ def make(env_id="Hopper-v5", count=30):
         final_observations=np.zeros((count, 11), np.float32),
         info=DataInfo("hopper-x", "a test", env_id, 1000, (-1.0,) * 3, (1.0,) * 3),
     )
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Collect figures in place of writing them."""
-    kept = []
-
-    def keep(fig, path):
-        kept.append(fig)
-        return pathlib.Path(path)
-
-    monkeypatch.setattr(figures, "save", keep)
-    return kept
 
 
 def heights(axis):

@@ -1,7 +1,5 @@
 """Figures hold what they were given; how they look is for eyes."""
 
-import pathlib
-
 import numpy as np
 import pytest
 from matplotlib import colors, image, patches
@@ -9,19 +7,6 @@ from matplotlib import colors, image, patches
 from mtm_jax import figures, masks, metrics, results
 from mtm_jax.errors import UserError
 from mtm_jax.types import MODALITIES
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Collect figures in place of writing them."""
-    kept = []
-
-    def keep(fig, path):
-        kept.append(fig)
-        return pathlib.Path(path)
-
-    monkeypatch.setattr(figures, "save", keep)
-    return kept
 
 
 def write_metrics(run_dir):

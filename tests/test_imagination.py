@@ -1,6 +1,5 @@
 """A recording holds what the planner did, what its model imagined and what the simulator says."""
 
-import pathlib
 import types
 
 import gymnasium
@@ -10,7 +9,7 @@ import pytest
 from matplotlib import collections, image
 
 from mtm_jax import agent as agent_lib
-from mtm_jax import figures, imagination, imagination_figures, planner, tokens
+from mtm_jax import imagination, imagination_figures, planner, tokens
 from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
 from mtm_jax.planning import forward, proposals
@@ -167,19 +166,6 @@ def test_numbers_out_of_range_are_refused(settings, message):
 def test_an_environment_without_a_simulator_state_in_view_is_refused():
     with pytest.raises(UserError, match="door_dense cannot be shown, only those of hopper"):
         imagination.record(FakeDecider(env_id="AdroitHandDoor-v1"), steps=5, seed=0, every=1)
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Collect figures in place of writing them."""
-    kept = []
-
-    def keep(fig, path):
-        kept.append(fig)
-        return pathlib.Path(path)
-
-    monkeypatch.setattr(figures, "save", keep)
-    return kept
 
 
 def segments(axis):
