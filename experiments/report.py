@@ -12,9 +12,8 @@ a line per value, with the paired difference from the rows that vary nothing.
 
 from __future__ import annotations
 
-import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import rich.box
@@ -40,15 +39,17 @@ def main(config: config_dict.ConfigDict) -> None:
         raise UserError("no results were named; give --config.results=FOLDER or a file")
     rows, console = read(pathlib.Path(config.results)), rich.console.Console(width=140)
     if config.studies:
+        refuse_mixed(row for row in rows if "study" not in row["settings"])
         studies = report_studies.of_studies(rows)
         console.print(report_studies.table(rows, studies))
-        draw = functools.partial(score_figures.studies, report_studies.with_plain(rows, studies))
-    else:
-        scores = score_figures.collect(comparable(rows))
-        console.print(table(scores, config.baseline))
-        draw = functools.partial(score_figures.bars, scores)
+        if config.figure:
+            rows = report_studies.with_plain(rows, studies)
+            cli.say(f"figure: {score_figures.studies(rows, config.figure)}")
+        return
+    scores = score_figures.collect(comparable(rows))
+    console.print(table(scores, config.baseline))
     if config.figure:
-        cli.say(f"figure: {draw(config.figure)}")
+        cli.say(f"figure: {score_figures.bars(scores, config.figure)}")
 
 
 def read(path: pathlib.Path) -> list[dict]:
@@ -80,18 +81,24 @@ def _checked(file: pathlib.Path, row: dict) -> dict:
 
 
 def comparable(rows: Sequence[dict]) -> list[dict]:
-    """Leave out rows of studies, and say how many.
-
-    Raises:
-        UserError: rows of one method on one data set were evaluated in different ways.
-    """
+    """Leave out rows of studies, and say how many; see `refuse_mixed` for what is left."""
     kept = [row for row in rows if "study" not in row["settings"]]
     if len(kept) < len(rows):
         cli.say(f"left out: {len(rows) - len(kept)} rows of studies (experiments.ablation)")
     if not kept:
-        raise UserError("all rows are of studies; name a file or a folder with other results")
+        raise UserError("all rows are of studies; give --config.studies=True to tabulate these")
+    refuse_mixed(kept)
+    return kept
+
+
+def refuse_mixed(rows: Iterable[dict]) -> None:
+    """Hold rows to one kind for each method and data set.
+
+    Raises:
+        UserError: some were evaluated in different ways.
+    """
     first: dict[tuple[str, str], dict] = {}
-    for row in kept:
+    for row in rows:
         other = first.setdefault((row["dataset"], row["method"]), row)
         differ = runs.differences(_kind(other), _kind(row))
         if differ:
@@ -100,7 +107,6 @@ def comparable(rows: Sequence[dict]) -> list[dict]:
                 f"than {other['file']}: {'; '.join(differ.values())}; keep rows of one kind in a "
                 "folder, and tabulate each folder by itself"
             )
-    return kept
 
 
 def _kind(row: dict) -> dict:

@@ -15,14 +15,11 @@ def of_studies(rows: Sequence[dict]) -> list[dict]:
     """Keep the rows of studies.
 
     Raises:
-        UserError: there are none, or they are of several data sets.
+        UserError: there are none.
     """
     kept = [row for row in rows if "study" in row["settings"]]
     if not kept:
         raise UserError("no row is of a study; run experiments.ablation, or leave out studies=True")
-    names = sorted({row["dataset"] for row in kept})
-    if len(names) > 1:
-        raise UserError(f"rows of studies are of {', '.join(names)}; name a file of one data set")
     return kept
 
 
@@ -30,9 +27,14 @@ def with_plain(rows: Sequence[dict], studies: Sequence[dict]) -> list[dict]:
     """Add to each study the rows that vary nothing, at the value that they have, in order.
 
     They join a study for the methods and seeds that it has.
+
+    Raises:
+        UserError: the studies are of several data sets, which one figure does not show.
     """
-    (data,) = {row["dataset"] for row in studies}
-    plain = [r for r in rows if "study" not in r["settings"] and r["dataset"] == data]
+    names = sorted({row["dataset"] for row in studies})
+    if len(names) > 1:
+        raise UserError(f"rows of studies are of {', '.join(names)}; name a file of one to draw it")
+    plain = [r for r in rows if "study" not in r["settings"] and r["dataset"] == names[0]]
     joined = []
     for name in dict.fromkeys(row["settings"]["study"]["name"] for row in studies):
         found = [row for row in studies if row["settings"]["study"]["name"] == name]
@@ -54,23 +56,30 @@ def table(rows: Sequence[dict], studies: Sequence[dict]) -> rich.table.Table:
     Differences are over the seeds that both have, and paired: every value played the same episodes.
 
     Args:
-        rows: all rows; of them, those that vary nothing are compared with.
+        rows: all rows, of any number of data sets; those that vary nothing are compared with.
         studies: `of_studies` of them.
     """
     methods = list(dict.fromkeys(row["method"] for row in studies))
-    (name,) = {row["dataset"] for row in studies}
-    plain = [r for r in rows if "study" not in r["settings"] and r["dataset"] == name]
-    plain = score_figures.by_seed(plain, lambda row: row["method"])
-    found = score_figures.by_seed(studies, score_figures.study_of)
+    plain = [row for row in rows if "study" not in row["settings"]]
+    plain = score_figures.by_seed(plain, lambda row: (row["dataset"], row["method"]))
+    kind = score_figures.study_of
+    found = score_figures.by_seed(studies, lambda row: (row["dataset"], *kind(row)))
     grid = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-    for column in (name, "", *(part for m in methods for part in (m, "against as it is"))):
-        grid.add_column(column, justify="left" if column in (name, "") else "right")
-    if plain:
-        grid.add_row("as it is", "", *(c for m in methods for c in _cells(plain.get(m, {}), {})))
-    for study, value in dict.fromkeys((study, value) for study, value, _ in found):
-        scores = ((m, found.get((study, value, m), {})) for m in methods)
-        cells = (c for m, seeds in scores for c in _cells(seeds, plain.get(m, {})))
-        grid.add_row(study.strip("_"), str(value), *cells)
+    for column in (
+        "data set",
+        "setting",
+        *(part for m in methods for part in (f"{m} (runs)", "difference")),
+    ):
+        grid.add_column(column, justify="left" if column in ("data set", "setting") else "right")
+    for data in dict.fromkeys(data for data, *_ in found):
+        cells = (c for m in methods for c in _cells(plain.get((data, m), {}), {}))
+        grid.add_row(data, "as it is", *cells)
+        for study, value in dict.fromkeys(key[1:3] for key in found if key[0] == data):
+            runs = (
+                (found.get((data, study, value, m), {}), plain.get((data, m), {})) for m in methods
+            )
+            cells = (c for seeds, others in runs for c in _cells(seeds, others))
+            grid.add_row("", f"{study.strip('_')} {value}", *cells)
     return grid
 
 
@@ -79,7 +88,7 @@ def _cells(seeds: Mapping[int, Sequence[float]], plain: Mapping[int, Sequence[fl
     if not seeds:
         return ["-", ""]
     mean = statistics.mean_interval(list(seeds.values()))
-    text = f"{mean.text()}, {len(seeds)} run{'s' if len(seeds) > 1 else ''}"
+    text = f"{mean.text()} ({len(seeds)})"
     both = sorted(set(seeds) & set(plain))
     if not both:
         return [text, ""]

@@ -34,21 +34,35 @@ ROWS = [
 def shown(rows):
     out = console.Console(width=200, file=io.StringIO())
     out.print(report_studies.table(rows, report_studies.of_studies(rows)))
-    lines = (re.split(r"\s{2,}", line.strip()) for line in out.file.getvalue().splitlines())
-    return {tuple(line[:2]) if line[0] != "as it is" else line[0]: line for line in lines if line}
+    lines = [re.split(r"\s{2,}", line.strip()) for line in out.file.getvalue().splitlines()]
+    return {
+        line["as it is" in line]: line[1 + ("as it is" in line) :]
+        for line in lines
+        if len(line) > 1
+    }
 
 
 def test_differences_are_paired_over_the_seeds_that_both_have():
     lines = shown(ROWS)
-    assert lines["as it is"][1].startswith("16.0 [")
-    mean, difference = lines["candidates", "625"][2:4]
-    assert mean.startswith("19.0 [") and mean.endswith("2 runs")
+    assert lines["as it is"][0].startswith("16.0 [")
+    mean, difference = lines["candidates 625"][:2]
+    assert mean.startswith("19.0 [") and mean.endswith("(2)")
     assert difference == "+3.0 [+3.0, +3.0]"  # the same runs and episodes are drawn for both
-    assert lines["candidates", "1"][2:4] == ["9.0 [8.0, 10.0], 1 run", "-2.0 [-2.0, -2.0]"]
+    assert lines["candidates 1"][:2] == ["9.0 [8.0, 10.0] (1)", "-2.0 [-2.0, -2.0]"]
 
 
 def test_methods_without_plain_rows_have_no_difference():
-    assert shown(ROWS)["readout", "rp"][2:] == ["-", "7.0 [7.0, 7.0], 1 run"]
+    assert shown(ROWS)["readout rp"] == ["-", "7.0 [7.0, 7.0] (1)"]
+
+
+def test_a_data_set_is_compared_with_its_own_plain_rows():
+    other = [
+        row([1.0], dataset="walker2d-medium"),
+        row([3.0], ("xi", 2.0), dataset="walker2d-medium"),
+    ]
+    lines = shown([*ROWS, *other])
+    assert lines["xi 2.0"][:2] == ["3.0 [3.0, 3.0] (1)", "+2.0 [+2.0, +2.0]"]
+    assert lines["candidates 1"][1] == "-2.0 [-2.0, -2.0]"
 
 
 def test_plain_rows_join_a_study_at_their_own_value_and_in_order():
@@ -68,19 +82,12 @@ def test_the_program_tabulates_and_draws(tmp_path, capsys):
     flags = [f"--config.results={path}", "--config.studies=True", f"--config.figure={figure}"]
     report.main(cli.parse(flags, "configs/report.py"))
     assert figure.read_bytes().startswith(b"\x89PNG")
-    assert "against as it is" in capsys.readouterr().out
+    assert "candidates 625" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("rows", "sentence"),
-    [
-        (ROWS[:3], "no row is of a study; run experiments.ablation"),
-        (
-            [*ROWS, row([1.0], ("xi", 2.0), dataset="walker2d-medium")],
-            "rows of studies are of hopper-medium, walker2d-medium",
-        ),
-    ],
-)
-def test_what_cannot_be_tabulated_is_said(rows, sentence):
-    with pytest.raises(UserError, match=sentence):
-        report_studies.of_studies(rows)
+def test_what_cannot_be_tabulated_or_drawn_is_said():
+    with pytest.raises(UserError, match="no row is of a study; run experiments.ablation"):
+        report_studies.of_studies(ROWS[:3])
+    rows = [*ROWS, row([1.0], ("xi", 2.0), dataset="walker2d-medium")]
+    with pytest.raises(UserError, match="rows of studies are of hopper-medium, walker2d-medium"):
+        report_studies.with_plain(rows, report_studies.of_studies(rows))
