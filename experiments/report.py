@@ -37,7 +37,7 @@ def main(config: config_dict.ConfigDict) -> None:
     """Read, tabulate, draw."""
     if not config.results:
         raise UserError("no results were named; give --config.results=FOLDER or a file")
-    rows, console = read(pathlib.Path(config.results)), rich.console.Console(width=140)
+    rows, console = read(pathlib.Path(config.results)), rich.console.Console(width=160)
     if config.studies:
         refuse_mixed(row for row in rows if "study" not in row["settings"])
         studies = report_studies.of_studies(rows)
