@@ -51,7 +51,7 @@ def main() -> int:
         same = found == ending
         wrong += not same
         verdict = "same" if same else "DIFFERENT"
-        where = ", ".join(kills) or "ended before the kill"
+        where = "; ".join(kills)
         print(f"{number + 1}/{given.runs} {name}: {where}: {verdict}", flush=True)
     for moment, count in sorted(moments.items()):
         print(f"{count:4d} kills at {moment}")
@@ -78,12 +78,21 @@ def disturbed(
     name: str, out: pathlib.Path, number: int, seconds: float, rng: random.Random
 ) -> tuple[list[str], dict]:
     """Kill and continue a run; return where the kills fell and the ending."""
-    folder = out / f"{name}-{number:03d}"
-    shutil.rmtree(folder, ignore_errors=True)
-    program = tiny_programs.make(name, out / "mine.npz", folder)
+    folder, kills = out / f"{name}-{number:03d}", []
+    while not kills:  # it may end before its first kill
+        for left in (folder, folder.with_name(f"{folder.name}-data")):
+            shutil.rmtree(left, ignore_errors=True)
+        program = tiny_programs.make(name, out / "mine.npz", folder)
+        kills = killed(program, seconds, rng)
+    code, said = program.run(save_every=SAVES[name])
+    return kills, program.ending() if code == 0 else {"said": said}
+
+
+def killed(program: tiny_programs.Program, seconds: float, rng: random.Random) -> list[str]:
+    """Start and kill a run once or more, until it ends; return where the kills fell."""
     kills = []
     for _ in range(rng.randint(1, MAX_KILLS)):
-        process = program.start(save_every=SAVES[name])
+        process = program.start(save_every=SAVES[program.name])
         try:
             process.wait(timeout=rng.uniform(0.1, 1.0) * seconds)
             break
@@ -91,8 +100,7 @@ def disturbed(
             process.kill()
             process.communicate()
             kills.append(moment(program))
-    code, said = program.run(save_every=SAVES[name])
-    return kills, program.ending() if code == 0 else {"said": said}
+    return kills
 
 
 def moment(program: tiny_programs.Program) -> str:
@@ -113,7 +121,7 @@ def moment(program: tiny_programs.Program) -> str:
         return "start"
     if program.name == tiny_programs.WHOLE and str(tiny_programs.STEPS) in names:
         return "evaluation"
-    return "training, after a save" if names else "training, before the first save"
+    return "training after a save" if names else "training before the first save"
 
 
 if __name__ == "__main__":
