@@ -67,7 +67,7 @@ test-optimised: .venv/.installed ## run the numerical tests fully optimised
 chaos: .venv/.installed ## kill programs at random moments, continue and compare them [RUNS=50]
 	PYTHONPATH=. $(BIN)/python tests/chaos.py --runs=$(or $(RUNS),50)
 
-bench: .venv/.installed ## time everything on this machine, about ten minutes [SECTIONS= FIGURE=]
+bench: .venv/.installed ## time everything on this machine, a quarter of an hour [SECTIONS= FIGURE=]
 	$(BIN)/python -m experiments.bench $(strip $(call override,sections,$(SECTIONS)) \
 	  $(call override,figure,$(FIGURE)))
 

@@ -1,4 +1,4 @@
-"""Time training, acting and the rest on this machine (about ten minutes on two CPU cores).
+"""Time training, acting and the rest on this machine (a quarter of an hour on two CPU cores).
 
 python -m experiments.bench
 python -m experiments.bench --config.sections="('training','decisions')"

@@ -128,8 +128,8 @@ def compile_point(network: model.Model, point: Point, history: int) -> bench_pro
     else:
         plan = plan_of(point, history)
         value = planner.least_q if plan.guidance == "critic" else None
-        explain = forward.make_planner(network, plan, bench_training.LIMIT, value).explain
-        decide = functools.partial(_plan, explain)
+        act = forward.make_planner(network, plan, bench_training.LIMIT, value).act
+        decide = functools.partial(_plan, act)
     call, memory = bench_programs.compile_call(decide, arguments)
     settings = point._asdict() | {"width": network.config.width}
     program = {True: "", None: "", False: "plain"}[settings.pop("pruned")]
@@ -144,8 +144,8 @@ def _clone(network: model.Model, weights: forward.Weights, contexts: Any, *_: An
     return jax.vmap(lambda context: choose(context, jnp.float32(1.0)))(contexts)
 
 
-def _plan(explain: Callable, *arguments: Any) -> jax.Array:
-    return explain(*arguments).action
+def _plan(act: Callable, *arguments: Any) -> jax.Array:
+    return act(*arguments)[0]
 
 
 def random_arguments(network: model.Model, point: Point, history: int) -> tuple:

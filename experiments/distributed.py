@@ -11,7 +11,7 @@ from mtm_jax.errors import UserError
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 PATIENCE = 86_400  # seconds that processes wait at the end, while the first one evaluates
-ASKED = ("--config.distributed", "--config.distributed=true")
+ASKED = tuple(f"--config.distributed{yes}" for yes in ("", "=true", "=t", "=1"))
 
 
 def start(argv: Sequence[str]) -> None:

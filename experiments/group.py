@@ -139,7 +139,7 @@ class Together:
         before = self._copy(state)
         state, metrics = self._trainer.run(state, data, length)
         rows = self._rows(sharding.local(metrics, self._mesh))
-        before = sharding.local(before, self._mesh)
+        before, data = (sharding.local(tree, self._mesh) for tree in (before, data))
         for k, (guard, row) in enumerate(zip(self._guards, rows, strict=True)):
             guard.inspect(self.part(before, k), data, length, row)
         return state, rows

@@ -46,7 +46,7 @@ class Task(NamedTuple):
     config: config_dict.ConfigDict  # of the first
     data: build.Data
     network: model.Model
-    mesh: Mesh | None
+    mesh: Mesh | None = None
 
 
 def main(config: config_dict.ConfigDict) -> None:
@@ -68,6 +68,7 @@ def main(config: config_dict.ConfigDict) -> None:
     pending = [run for run in every if not show_stored(run)]
     if not pending:
         return
+    task = spread(task, pending)
     states = train(task, pending)
     if sharding.is_main():
         finish(task, pending, states, started)
@@ -110,10 +111,14 @@ def load(every: Sequence[Run]) -> Task:
     """Load the data and build the model that all runs share."""
     config = every[0].config
     data = build.load_data(config)
-    settings = build.pretrain_config(config, data)
-    mesh = sharding.make_mesh(settings, len(every))
-    data = data._replace(train=sharding.replicate(data.train, mesh))
-    return Task(config, data, model.make_model(settings.model), mesh)
+    return Task(config, data, model.make_model(build.pretrain_config(config, data).model))
+
+
+def spread(task: Task, every: Sequence[Run]) -> Task:
+    """Divide the runs that are to be trained among all devices; see `sharding.make_mesh`."""
+    mesh = sharding.make_mesh(every[0].settings, len(every))
+    train = sharding.replicate(task.data.train, mesh)
+    return task._replace(mesh=mesh, data=task.data._replace(train=train))
 
 
 def replay(task: Task, every: Sequence[Run]) -> None:

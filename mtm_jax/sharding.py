@@ -102,10 +102,15 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def local(tree: Any, mesh: Mesh | None) -> Any:
-    """Copy a tree of arrays to one device of this process; every process calls it."""
+    """Give this process a tree of arrays on one of its devices; every process calls it.
+
+    What lies whole on that device is not copied.
+    """
     if mesh is None:
         return tree
-    return jax.tree.map(lambda x: x.addressable_data(0), replicate(tree, mesh))
+    if not all(x.is_fully_replicated for x in jax.tree.leaves(tree)):
+        tree = replicate(tree, mesh)
+    return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
 def is_main() -> bool:

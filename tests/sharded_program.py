@@ -13,8 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import group as group_lib
+from experiments import nonfinite
 from mtm_jax import checkpoint, dataset, gathering, model, pretrain, sharding, trees
 from mtm_jax.config import LossConfig, ModelConfig, OptimConfig, PretrainConfig
+from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
 
 WINDOW, RATES = 3, (1e-2, 2e-3)
@@ -94,6 +97,15 @@ def main(folder: pathlib.Path) -> None:
     # The first step of Adam is as long as the learning rate of each.
     moved = [jax.tree.map(np.subtract, p, initial)["mask_token_states"] for p in (first, second)]
     np.testing.assert_allclose(moved[1], moved[0] * RATES[1] / RATES[0], rtol=1e-3)
+
+    guards = [nonfinite.Guard(alone, folder / name) for name in ("first", "second")]
+    broken = states.replace(log_sigma=states.log_sigma * jnp.array([1.0, jnp.nan]))
+    try:
+        group_lib.Together(group, guards, mesh=mesh).run(broken, sharding.replicate(data, mesh), 1)
+    except UserError as error:
+        assert "in step 2: " in str(error) and str(folder / "second") in str(error), error
+    else:
+        raise AssertionError("a training that went wrong was not stopped")
     print("the same on 4 devices")
 
 

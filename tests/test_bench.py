@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from matplotlib import image
+from test_operations import traced_products
 
 from experiments import (
     bench,
@@ -162,6 +163,17 @@ def test_what_does_not_fit_into_memory_is_left_out_and_named(monkeypatch):
     rows, left_out = bench.run(work, settings(), PRODUCTS)
     assert rows == []
     assert left_out == ["something else", "rcbc with width 16: needs 1000000 GB"]
+
+
+@pytest.mark.parametrize("pruned", [True, False])
+def test_the_decision_that_is_timed_computes_what_is_counted(monkeypatch, pruned):
+    traced = []
+    compile_call = lambda f, arguments: traced.append(jax.make_jaxpr(f)(*arguments)) or (f, 0)  # noqa: E731
+    monkeypatch.setattr(bench_programs, "compile_call", compile_call)
+    network = bench_planning.network_of(width=16, encoder_layers=1)
+    point = bench_planning.Point("m3pc_m", 3, 2, 1, pruned)
+    program = bench_planning.compile_point(network, point, history=2)
+    assert traced_products(traced[0].jaxpr) == program.multiply_adds
 
 
 def test_training_varies_one_setting_at_a_time():

@@ -76,6 +76,16 @@ def test_only_runs_that_are_not_finished_are_trained(trained, tiny_config, tmp_p
     np.testing.assert_allclose(losses(folder / "seed1"), losses(trained / "seed1"), rtol=1e-3)
 
 
+def test_devices_are_divided_among_the_runs_that_are_left(tiny_config, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(pretrain, "show_stored", lambda run: run.config.seed == 0)
+    monkeypatch.setattr(pretrain.sharding, "make_mesh", lambda _, members: asked.append(members))
+    monkeypatch.setattr(pretrain, "train", lambda task, every: asked.append(len(every)))
+    monkeypatch.setattr(pretrain, "finish", lambda *_: None)
+    pretrain.main(tiny_config(tmp_path / "group", "seeds=3"))
+    assert asked == [2, 2]
+
+
 def test_values_are_swept_together_with_seeds(tiny_config, tmp_path):
     rates = "sweep.learning_rate=(0.001, 0.01)"
     found = group.members(tiny_config(tmp_path, "seed=3", "seeds=2", rates))

@@ -29,7 +29,10 @@ def make(width=16, layers=(2, 1)):
 
 
 def traced_products(jaxpr, read=None):
-    """Multiply-adds of a traced program, without those whose results are never read."""
+    """Multiply-adds of a traced program, without those whose results are never read.
+
+    Of branches the cheapest counts.
+    """
     live = set(jaxpr.outvars) if read is None else read
     total = 0
     for eqn in reversed(jaxpr.eqns):
@@ -41,9 +44,10 @@ def traced_products(jaxpr, read=None):
             (left, _), _ = eqn.params["dimension_numbers"]
             contracted = [eqn.invars[0].aval.shape[axis] for axis in left]
             total += int(np.prod(eqn.outvars[0].aval.shape) * np.prod(contracted))
-        for inner in jax.core.jaxprs_in_params(eqn.params):
-            assert eqn.primitive.name != "while"
-            total += eqn.params.get("length", 1) * traced_products(inner)
+        assert eqn.primitive.name != "while"
+        inner = [traced_products(j) for j in jax.core.jaxprs_in_params(eqn.params)]
+        choose = min if eqn.primitive.name == "cond" else sum
+        total += eqn.params.get("length", 1) * choose(inner)
     return total
 
 

@@ -59,7 +59,8 @@ def test_variables_of_other_processes_must_be_complete(monkeypatch):
         distributed.start([])
 
 
-def test_without_a_scheduler_it_is_said_what_to_set(monkeypatch):
+@pytest.mark.parametrize("yes", ["", "=True", "=t", "=1"])
+def test_without_a_scheduler_it_is_said_what_to_set(monkeypatch, yes):
     def initialize(**options):
         raise ValueError("coordinator_address should be defined.")
 
@@ -67,7 +68,7 @@ def test_without_a_scheduler_it_is_said_what_to_set(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(distributed.jax.distributed, "initialize", initialize)
     with pytest.raises(UserError, match="cannot join the others .coordinator_address should be"):
-        distributed.start(["--config.distributed=True"])
+        distributed.start([f"--config.distributed{yes}"])
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from mtm_jax.config import PlanConfig
 from mtm_jax.model import Model, Placed
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles
+from mtm_jax.types import ModalitySpec
 
 Stats = Mapping[str, tokens.Stats]
 
@@ -125,65 +126,80 @@ def pruned_world(
         model, params, stats, config, horizon: see `plain_world`.
         scored_only: ask for nothing that `config`'s utilities are not made of.
     """
-    specs = {m.name: m for m in model.config.modalities}
-    window = model.config.window
-
-    def encoded(name: str, values: Array) -> Array:
-        return tokens.encode_modalities([specs[name]], stats, {name: values})[name]
-
-    def decoded(name: str, outputs: dict) -> Array:
-        return tokens.decode_prediction(specs[name], stats[name], outputs[name])
-
-    def past(context: context_lib.Context) -> dict[str, Placed]:
-        """States until now, actions before."""
-        slots = jnp.arange(min(config.history + 1, window))
-        states = encoded("states", context.states[slots])
-        shown = {"states": Placed(states, slots, slots <= context.slot)}
-        if config.history > 0:
-            actions = encoded("actions", context.actions[slots[:-1]])
-            shown["actions"] = Placed(actions, slots[:-1], slots[:-1] < context.slot)
-        return shown
+    asker, window = _Asker(model, params, stats, config.history), model.config.window
 
     def policy(context: context_lib.Context, target: Array) -> distributions.TanhNormal:
         slots, always = jnp.arange(window), jnp.ones(window, bool)
-        returns = encoded("returns", jnp.broadcast_to(target, (window, 1)))
-        shown = past(context) | {"returns": Placed(returns, slots, always)}
+        returns = asker.encode("returns", jnp.broadcast_to(target, (window, 1)))
+        shown = asker.past(context) | {"returns": Placed(returns, slots, always)}
         asked = {"actions": horizon_slots(context, horizon, window)}
         return model.query(params, shown, None, asked)["actions"]
 
     def rollout(context: context_lib.Context, actions: Array) -> Rollout:
         slots = horizon_slots(context, horizon, window)
         counts = jnp.arange(horizon) < horizon_length(context, config, horizon)
-        own = {"actions": Placed(encoded("actions", actions), slots, counts)}
+        own = {"actions": Placed(asker.encode("actions", actions), slots, counts)}
         asked = questions(slots, config.guidance if scored_only else None)
         outcomes = {name: asked.pop(name) for name in ("rewards", "returns") if name in asked}
         if config.readout == "fd":
-            outputs = ask(context, own, asked | outcomes)
+            outputs = asker.ask(context, own, asked | outcomes)
         else:
-            outputs = ask(context, own, {"states": slots[1:]})
+            outputs = asker.ask(context, own, {"states": slots[1:]})
             if horizon > 1:
                 own["states"] = Placed(outputs["states"], slots[1:], counts[1:])
-            outputs |= ask(context, own, outcomes)
-        read = {name: decoded(name, outputs) for name in outputs}
+            outputs |= asker.ask(context, own, outcomes)
+        read = {name: asker.decode(name, output) for name, output in outputs.items()}
         return Rollout(
-            states(context, len(actions), read.get("states")),
+            _states(context, len(actions), horizon, read.get("states")),
             *(_over_horizon(read.get(m), len(actions), horizon) for m in ("rewards", "returns")),
         )
 
-    def ask(
-        context: context_lib.Context, own: dict[str, Placed], asked: dict[str, Array]
-    ) -> dict[str, Array]:
-        asked = {name: slots for name, slots in asked.items() if len(slots)}
-        return model.query(params, past(context), own, asked) if asked else {}
-
-    def states(context: context_lib.Context, count: int, later: Array | None) -> Array:
-        """Join the present state with the predicted ones, [N, h, S]."""
-        features = specs["states"].features
-        now = jnp.broadcast_to(context.states[context.slot], (count, 1, features))
-        later = jnp.zeros((count, horizon - 1, features)) if later is None else later
-        return jnp.concatenate([now, later], axis=1)
-
     return World(policy, rollout)
+
+
+class _Asker(NamedTuple):
+    """Asks a model for hidden tokens, given what an episode has shown so far."""
+
+    model: Model
+    params: dict
+    stats: Stats
+    history: int
+
+    def ask(
+        self, context: context_lib.Context, own: dict[str, Placed], asked: dict[str, Array]
+    ) -> dict[str, Array]:
+        """Predict the tokens at `asked`, modality -> slots, behind those of each candidate."""
+        asked = {name: slots for name, slots in asked.items() if len(slots)}
+        return self.model.query(self.params, self.past(context), own, asked) if asked else {}
+
+    def past(self, context: context_lib.Context) -> dict[str, Placed]:
+        """States until now, actions before."""
+        slots = jnp.arange(min(self.history + 1, self.model.config.window))
+        states = self.encode("states", context.states[slots])
+        shown = {"states": Placed(states, slots, slots <= context.slot)}
+        if self.history > 0:
+            actions = self.encode("actions", context.actions[slots[:-1]])
+            shown["actions"] = Placed(actions, slots[:-1], slots[:-1] < context.slot)
+        return shown
+
+    def encode(self, name: str, values: Array) -> Array:
+        """Raw values of one modality to tokens."""
+        return tokens.encode_modalities([self._spec(name)], self.stats, {name: values})[name]
+
+    def decode(self, name: str, output: Array) -> Array:
+        """Predicted tokens of one modality to raw values."""
+        return tokens.decode_prediction(self._spec(name), self.stats[name], output)
+
+    def _spec(self, name: str) -> ModalitySpec:
+        return next(m for m in self.model.config.modalities if m.name == name)
+
+
+def _states(context: context_lib.Context, count: int, horizon: int, later: Array | None) -> Array:
+    """Join the present state with the predicted ones, zero where there are none: [N, h, S]."""
+    features = context.states.shape[-1]
+    now = jnp.broadcast_to(context.states[context.slot], (count, 1, features))
+    later = jnp.zeros((count, horizon - 1, features)) if later is None else later
+    return jnp.concatenate([now, later], axis=1)
 
 
 def questions(slots: Array, guidance: str | None = None) -> dict[str, Array]:
