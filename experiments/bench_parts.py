@@ -34,7 +34,8 @@ def works(
             settings = bench_training.plain_settings(point, config.encoder_layers, dtype)
             prepared = bench_training.prepare(settings)
             name = bench_programs.name("parts", "training", dtype, **point._asdict())
-            whole = functools.partial(bench_training.steps, lambda p=prepared: p, 1, name)
+            count = config.training.steps
+            whole = functools.partial(bench_training.steps, lambda p=prepared: p, count, name)
             step = [whole, *_makes(name, training_parts(prepared))]
             plan = _decision(config, prepared.network)
             yield bench_programs.Work(f"parts, width {width}", [step, plan])
