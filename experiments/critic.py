@@ -123,10 +123,12 @@ def restore(
     step = group.common_step([critic.checkpoints for critic in every])
     init = iql.make_trainer(settings, *dimensions(data), data.stats["states"]).init
     fresh = [init(jax.random.key(critic.run.seed)) for critic in every]
-    return [
+    states = [
         critic.restore(state, step, config.use_older)
         for critic, state in zip(every, fresh, strict=True)
     ]
+    group.go_back([critic.checkpoints for critic in every], step)
+    return states
 
 
 def check(config: config_dict.ConfigDict) -> None:

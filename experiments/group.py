@@ -88,6 +88,13 @@ def common_step(every: Sequence[checkpoint.Checkpoints]) -> int | None:
     return max(set.intersection(*map(set, steps)))
 
 
+def go_back(every: Sequence[checkpoint.Checkpoints], step: int | None) -> None:
+    """Set aside what is saved after the `common_step`, lest it pass for what is trained now."""
+    for checkpoints in every:
+        if step is not None:
+            checkpoints.go_back(step)
+
+
 class Together:
     """A trainer of one run or of several: the same calls, a list with an entry for each run."""
 

@@ -205,11 +205,14 @@ def compiled(task: Task, every: Sequence[Run]) -> group.Together:
 
 def restore(task: Task, every: Sequence[Run]) -> list[pretrain.TrainState]:
     """Continue every run from the newest step that all have a checkpoint of."""
-    step = group.common_step([run.open_checkpoints() for run in every])
+    checkpoints = [run.open_checkpoints() for run in every]
+    step = group.common_step(checkpoints)
     if step is not None:
         cli.say(f"not all runs were saved as far as the others: all go on from step {step}")
     init = pretrain.make_trainer(every[0].settings, task.network, task.data.stats).init
-    return [run.restore(init(jax.random.key(run.config.seed)), step) for run in every]
+    states = [run.restore(init(jax.random.key(run.config.seed)), step) for run in every]
+    group.go_back(checkpoints, step)
+    return states
 
 
 def steps(

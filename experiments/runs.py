@@ -16,6 +16,7 @@ from ml_collections import config_dict
 from mtm_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
+FOLDERS = ("checkpoints", "figures", "videos")
 # Keys that may change between the parts of one run: they do not touch what is trained.
 FREE_KEYS = ("out", "eval", "save_every", "wandb_project", "keep_best", "keep_metric")
 FREE_KEYS += ("use_older", "debug_batch")
@@ -42,7 +43,7 @@ def open_run(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
     with _folder_errors(folder):
         if (folder / CONFIG_FILE).exists() and not _is_unused(folder):
             return
-        for name in ("checkpoints", "figures", "videos"):
+        for name in FOLDERS:
             (folder / name).mkdir(parents=True, exist_ok=True)
         write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
@@ -62,7 +63,7 @@ def check_folder(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
         if (folder / CONFIG_FILE).exists():
             if not _is_unused(folder):
                 _check_same(folder, read_config(folder), config)
-        elif folder.exists() and any(folder.iterdir()):
+        elif folder.exists() and not _is_blank(folder):
             raise UserError(
                 f"{folder} is not empty and holds no run ({CONFIG_FILE} is missing); "
                 "choose another folder with --config.out"
@@ -120,6 +121,15 @@ def _folder_errors(folder: pathlib.Path) -> Iterator[None]:
         raise UserError(
             f"{folder} cannot be a run folder ({error}); choose another one with --config.out"
         ) from error
+
+
+def _is_blank(folder: pathlib.Path) -> bool:
+    """Whether a folder is empty, or holds no more than a killed `open_run` leaves."""
+    for path in folder.iterdir():
+        made_here = path.name in FOLDERS and path.is_dir() and not any(path.iterdir())
+        if not made_here and not path.name.startswith(f".{CONFIG_FILE}."):
+            return False
+    return True
 
 
 def _is_unused(folder: pathlib.Path) -> bool:

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping
@@ -29,6 +30,10 @@ OFFER = "--config.use_older=True continues from there and sets the damaged one a
 KEPT = 2  # newest checkpoints
 SHOWN = 5  # arrays that differ, in a message
 ASIDE = "damaged"  # folder of a run, for checkpoints that were skipped
+LATER = "later"  # the same, for those after the step that a training went back to
+REFUSED = re.compile(r"os_error_code='(\d+)'")  # what tensorstore says of the file system
+# What a save, or a removal, is called while it is not complete.
+UNFINISHED = re.compile(r"\d+\.orbax-checkpoint-tmp.*|\.removed-\d+")
 # orbax warns of what is meant, such as a folder that is opened for reading only, and logs what it
 # also raises.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -50,7 +55,7 @@ class Checkpoints:
         What a killed process left unfinished is removed, unless they are only read.
         """
         self.folder = pathlib.Path(run_dir).absolute() / "checkpoints"
-        self._keep_best = keep_best
+        self._keep_best, self._read_only = keep_best, read_only
         if not read_only:
             _remove_unfinished(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -85,8 +90,11 @@ class Checkpoints:
             score: lower is better; see `keep_best`.
 
         Raises:
-            UserError: the file system refuses.
+            UserError: the file system refuses, or there is a checkpoint of this or a later step.
         """
+        if self._read_only:
+            return
+        self._refuse_earlier(step)
         model, train = trees.to_host(model), trees.to_host(train)
         meta = dict(meta) | {
             "format_version": FORMAT_VERSION,
@@ -102,13 +110,32 @@ class Checkpoints:
             meta=ocp.args.JsonSave(meta),
         )
         try:
-            self._manager.save(step, args=items)
-        except OSError as error:
+            with orbax_noise.only_the_error():
+                self._manager.save(step, args=items)
+        except (OSError, ValueError) as error:  # the latter of tensorstore
+            if not isinstance(error, OSError) and not REFUSED.search(str(error)):
+                raise
             raise UserError(
-                f"the checkpoint of step {step} cannot be written to {self.folder} ({error}); "
-                "older ones are untouched: make room, then the same command continues"
+                f"the checkpoint of step {step} cannot be written to {self.folder} "
+                f"({_reason(error)}); older ones are untouched: make room, then the same command "
+                "continues"
             ) from error
         self._remove_old()
+
+    def _refuse_earlier(self, step: int) -> None:
+        """Refuse what orbax would pass over in silence."""
+        newest = max(self.steps(), default=-1)
+        if newest >= step:
+            raise UserError(
+                f"{self.folder} has a checkpoint of step {newest}, so none of step {step} is "
+                "written; go_back to an earlier step first"
+            )
+
+    def go_back(self, step: int) -> None:
+        """Set the checkpoints after a step aside, for a training that continues from there."""
+        for later in self.steps():
+            if later > step and not self._read_only:
+                self._set_aside(later, LATER)
 
     def _remove_old(self) -> None:
         steps = self.steps()
@@ -172,8 +199,8 @@ class Checkpoints:
                 continue
         return None, None
 
-    def _set_aside(self, step: int) -> None:
-        aside = self.folder.parent / ASIDE
+    def _set_aside(self, step: int, name: str = ASIDE) -> None:
+        aside = self.folder.parent / name
         aside.mkdir(exist_ok=True)
         names = (f"{step}", *(f"{step}-{n}" for n in range(2, 100)))
         target = next(aside / name for name in names if not (aside / name).exists())
@@ -293,8 +320,14 @@ def _meta_digest(meta: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
+def _reason(error: Exception) -> str:
+    """Say why nothing was written; tensorstore ends a long story with the number of the error."""
+    number = REFUSED.search(str(error))
+    return os.strerror(int(number[1])) if number else str(error)
+
+
 def _remove_unfinished(folder: pathlib.Path) -> None:
-    """Remove what is no complete checkpoint: a save or a removal was killed."""
+    """Remove what is no complete checkpoint, as a save or a removal was killed; no other folder."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_dir() and not path.name.isdigit():
+        if path.is_dir() and UNFINISHED.fullmatch(path.name):
             shutil.rmtree(path)

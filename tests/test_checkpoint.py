@@ -3,6 +3,7 @@
 import gc
 import logging
 import pathlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -404,6 +405,49 @@ def test_a_disk_that_is_full_is_said_in_a_sentence(copied, monkeypatch):
     with pytest.raises(UserError, match="step 6 cannot be written.*No space left.*older ones are"):
         checkpoints.save(6, {}, {}, {})
     assert restore(copied, "train")
+
+
+def test_a_disk_that_refuses_an_array_is_said_in_a_sentence(copied, capfd):
+    """Arrays are written by tensorstore, whose errors are not those of Python."""
+    big = {"a": np.random.default_rng(0).normal(size=100_000)}
+    checkpoints, limits = checkpoint.Checkpoints(copied), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"step 6 cannot.*\(File too large\); older") as refused:
+            checkpoints.save(6, big, big, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert isinstance(refused.value.__cause__, ValueError)
+    assert "Traceback" not in capfd.readouterr().err
+    assert restore(copied, "train")
+    save(copied, 6)
+    assert checkpoint.Checkpoints(copied).steps() == [5, 6]
+
+
+@pytest.mark.parametrize("step", [4, 5])
+def test_a_step_before_the_newest_is_not_passed_over_in_silence(copied, step):
+    with pytest.raises(UserError, match=f"of step 5, so none of step {step} is written; go_back"):
+        save(copied, step)
+
+
+def test_a_training_that_goes_back_saves_again_and_what_came_later_is_set_aside(three, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(three, folder)
+    checkpoint.Checkpoints(folder, read_only=True).go_back(5)
+    assert checkpoint.Checkpoints(folder).steps() == [5, 10, 15]
+    checkpoints = checkpoint.Checkpoints(folder)
+    checkpoints.go_back(5)
+    checkpoints.save(7, model_of(make_state()), make_state(), {})
+    assert checkpoints.steps() == [5, 7]
+    assert sorted(f.name for f in (folder / "later").iterdir()) == ["10", "15"]
+
+
+def test_folders_that_are_no_checkpoints_are_left_alone(copied):
+    for name in ("5-copy", "best"):
+        (copied / "checkpoints" / name).mkdir()
+    (copied / "checkpoints" / "5-copy" / "mine").write_text("")
+    assert checkpoint.Checkpoints(copied).steps() == [5]
+    assert {f.name for f in (copied / "checkpoints").iterdir()} == {"5", "5-copy", "best"}
 
 
 # --- a save that is killed ---

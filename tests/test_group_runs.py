@@ -1,7 +1,9 @@
 """Runs that are trained in one program have the folders, and end like, runs that are not."""
 
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -63,6 +65,33 @@ def test_those_that_were_saved_further_wait_for_the_others(trained, tiny_config,
     for name in NAMES:
         assert checkpoint.Checkpoints(folder / name, read_only=True).steps()[-1] == 30
         np.testing.assert_allclose(losses(folder / name), losses(trained / name), rtol=1e-5)
+
+
+def test_a_run_that_goes_back_is_saved_on_its_way(trained, tiny_config, tmp_path, monkeypatch):
+    """Else a second interruption would lose the steps that it has said to be saved."""
+    folder = tmp_path / "group"
+    shutil.copytree(trained, folder)
+    for name in NAMES:
+        (folder / name / "results.jsonl").unlink()
+    for step in (20, 30):
+        shutil.rmtree(folder / "seed1" / "checkpoints" / str(step))
+    monkeypatch.setattr(group.Together, "run", interrupting(group.Together.run))
+    with pytest.raises(SystemExit) as stopped:
+        pretrain.main(tiny_config(folder, "seeds=2"))
+    assert stopped.value.code == 143
+    for name in NAMES:
+        assert checkpoint.Checkpoints(folder / name, read_only=True).steps() == [10]
+    later = folder / "seed0" / "later"
+    assert sorted(f.name for f in later.iterdir()) == ["20", "30"]
+
+
+def interrupting(run):
+    def run_and_interrupt(*args):
+        found = run(*args)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    return run_and_interrupt
 
 
 @pytest.mark.slow

@@ -149,6 +149,25 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     assert set(os.listdir(tmp_path)) == {"notes.txt"}
 
 
+@pytest.mark.parametrize("moment", ["mkdir", "replace"])
+def test_a_run_that_was_killed_while_its_folder_was_made_begins_again(
+    tmp_path, monkeypatch, moment
+):
+    def killed(*args, **keys):
+        raise KeyboardInterrupt
+
+    if moment == "replace":
+        monkeypatch.setattr(pathlib.Path, "replace", killed)
+    else:
+        monkeypatch.setattr(runs, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        runs.open_run(tmp_path, CONFIG)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir())
+    runs.open_run(tmp_path, CONFIG)
+    assert runs.read_config(tmp_path) == CONFIG
+
+
 def test_an_empty_folder_may_be_used(tmp_path):
     runs.open_run(tmp_path, CONFIG)
     assert (tmp_path / "config.json").exists()
