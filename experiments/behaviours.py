@@ -44,6 +44,7 @@ def main(config: config_dict.ConfigDict) -> None:
     trainer = make_trainer(config, spec)
     folder = open_folder(config)
     with runs.only_writer(folder), signals.interruptible() as interrupted:
+        runs.settle(folder, runs.to_json(config))
         store = behaviour_store.Store(folder)
         training = store.restore(begin(config, spec, trainer), config.use_older)
         if training.done >= config.total_steps:

@@ -155,6 +155,10 @@ class Together:
         """Measure every run."""
         return self._rows(self._validate(params, data, key))
 
+    def measured(self, params: Any, data: Any, key: jax.Array) -> list[str]:
+        """Name what `validate` measures, without computing it."""
+        return list(jax.eval_shape(self._validate, params, data, key))
+
     def _rows(self, metrics: Mapping[str, jax.Array]) -> list[dict[str, float]]:
         found = jax.device_get(metrics)
         return [

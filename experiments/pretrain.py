@@ -28,6 +28,8 @@ from experiments import (
     group,
     machine,
     nonfinite,
+    pretrain_run,
+    runs,
     signals,
 )
 from experiments import evaluate as evaluate_lib
@@ -244,6 +246,8 @@ def steps(
             state, rows = together.run(state, data.train, length)
             if step == begun:
                 cli.say(f"compiled in {watch.seconds:.1f} s")
+                inputs = sharding.local(state.params, task.mesh), data.valid, validation_key
+                pretrain_run.check_keep_metric(config, {*rows[0], *together.measured(*inputs)})
             step += length
             last, saves = step == config.steps, due(step, length, config.save_every)
             scored = bool(config.keep_best) and saves
@@ -284,7 +288,11 @@ def finish(
         cli.say(f"{name} has no simulator here, so nothing is evaluated; see {where}")
         return
     agents = [run.make_agent(state) for run, state in zip(every, states, strict=True)]
-    evaluate_lib.evaluate_runs(folders, agents, task.config.eval, "pretrain", measured)
+    with contextlib.ExitStack() as held:
+        for run in every:
+            if run.writes:
+                held.enter_context(runs.only_writer(run.folder))
+        evaluate_lib.evaluate_runs(folders, agents, task.config.eval, "pretrain", measured)
     cli.say(
         f"data and training took {trained:.0f} s, with evaluation "
         f"{time.monotonic() - started:.0f} s, on {rate:.0f} GFLOP/s in matrix products; "

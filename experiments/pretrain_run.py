@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ml_collections import config_dict
 
@@ -52,6 +52,8 @@ class Run:
         """Hold the folder against other processes, and log to Weights & Biases if asked to."""
         holds = runs.only_writer(self.folder) if self.writes else contextlib.nullcontext()
         with holds, self._wandb_writer() as self._wandb:
+            if self.writes:
+                runs.settle(self.folder, runs.to_json(self.config))
             self._writer = metrics.MetricsWriter(self.folder)
             yield
 
@@ -114,16 +116,21 @@ class Run:
 
 
 def score_of(row: Mapping[str, float], config: config_dict.ConfigDict) -> float | None:
-    """Read the metric by which the best checkpoints are kept; None where it was not measured.
-
-    Raises:
-        UserError: there is no such metric.
-    """
+    """Read the metric by which the best checkpoints are kept; None where it was not measured."""
     if not config.keep_best or not any(name.startswith("valid/") for name in row):
         return None
-    if config.keep_metric not in row:
-        names = ", ".join(sorted(name for name in row if "/" in name))
-        raise UserError(
-            f"there is no metric {config.keep_metric!r} to keep by; choose among {names}"
-        )
+    check_keep_metric(config, row)
     return float(row[config.keep_metric])
+
+
+def check_keep_metric(config: config_dict.ConfigDict, names: Iterable[str]) -> None:
+    """Hold the metric by which the best checkpoints are kept to those that are measured.
+
+    Raises:
+        UserError: it is none of `names`.
+    """
+    names = sorted(name for name in names if "/" in name)
+    if config.keep_best and config.keep_metric not in names:
+        raise UserError(
+            f"there is no metric {config.keep_metric!r} to keep by; choose among {', '.join(names)}"
+        )

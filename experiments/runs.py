@@ -37,15 +37,28 @@ def open_run(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Create a run folder with its `config.json`, or continue the same run.
 
     Raises:
-        UserError: what `check_folder` raises, or the folder cannot be written.
+        UserError: what `check_folder` and `only_writer` raise, or the folder cannot be written.
     """
     check_folder(folder, config)
     with _folder_errors(folder):
-        if (folder / CONFIG_FILE).exists() and not _is_unused(folder):
-            return
         for name in FOLDERS:
             (folder / name).mkdir(parents=True, exist_ok=True)
-        write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+    with only_writer(folder):
+        settle(folder, config)
+
+
+def settle(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Write the configuration of a run that has written nothing else; call it as the only writer.
+
+    Between `open_run` and the first file of a run, another one may have opened the folder.
+
+    Raises:
+        UserError: what `check_folder` raises.
+    """
+    check_folder(folder, config)
+    with _folder_errors(folder):
+        if _is_unused(folder) or not (folder / CONFIG_FILE).exists():
+            write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 
 def check_folder(folder: pathlib.Path, config: Mapping[str, Any]) -> None:

@@ -5,24 +5,29 @@ A row counts once its line is complete: a line that a killed process left unfini
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
+from typing import BinaryIO
 
 from mtm_jax.errors import UserError
 
 
 def append(path: pathlib.Path, row: Mapping) -> None:
-    """Add one row; it is flushed when this returns.
+    """Add one row; it is flushed when this returns. Several processes may add rows at once.
 
     Raises:
         ValueError: a number is not finite.
     """
     line = _line(row).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    _drop_unfinished_line(path)
-    with path.open("ab") as file:
+    with path.open("ab+") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        _drop_unfinished_line(file)
         file.write(line)
 
 
@@ -63,15 +68,14 @@ def _line(row: Mapping) -> str:
     return json.dumps(row, default=_plain, allow_nan=False) + "\n"
 
 
-def _drop_unfinished_line(path: pathlib.Path) -> None:
-    if not path.exists() or path.stat().st_size == 0:
+def _drop_unfinished_line(file: BinaryIO) -> None:
+    if file.seek(0, os.SEEK_END) == 0:
         return
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) == b"\n":
-            return
-    content = path.read_bytes()
-    _replace(path, content[: content.rfind(b"\n") + 1])
+    file.seek(-1, os.SEEK_END)
+    if file.read(1) == b"\n":
+        return
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _replace(path: pathlib.Path, content: bytes) -> None:

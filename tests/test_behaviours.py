@@ -454,6 +454,20 @@ def test_a_worker_that_fails_says_why(actors):
     assert time.monotonic() - began < 30
 
 
+def test_a_worker_that_is_killed_from_outside_is_no_bug(actors, monkeypatch):
+    popen = subprocess.Popen
+
+    def killed(*args, **kwargs):
+        process = popen(*args, **kwargs)
+        process.kill()
+        process.wait()
+        return process
+
+    monkeypatch.setattr(collector.subprocess, "Popen", killed)
+    with pytest.raises(UserError, match=r"ended by signal 9 \(Killed\).*same command continues"):
+        collector.collect([task(actors)], 1, "x", progress=False)
+
+
 def test_workers_do_not_import_jax(root):
     program = "import sys, mtm_jax.data.shard, mtm_jax.data.sources; print('jax' in sys.modules)"
     run = subprocess.run(

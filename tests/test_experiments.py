@@ -165,6 +165,13 @@ def test_checkpoints_are_scored_by_the_metric_that_is_named(tiny_config, tmp_pat
         pretrain_run.score_of(row, tiny_config(tmp_path, "keep_best=1", "keep_metric=valid/x"))
 
 
+def test_a_metric_that_is_not_measured_is_refused_after_the_first_call(tiny_config, tmp_path):
+    config = tiny_config(tmp_path / "run", "keep_best=1", "keep_metric=valid/x")
+    with pytest.raises(UserError, match="no metric 'valid/x'.*train/loss.*valid/train_masks/act"):
+        pretrain.main(config)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
 @pytest.mark.slow
 def test_the_best_checkpoints_of_a_run_are_kept(tiny_run, tiny_config, tmp_path):
     keys = ("keep_best=1", "keep_metric=valid/train_masks/nll", "eval.episodes=1")

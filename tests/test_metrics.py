@@ -3,8 +3,10 @@
 import io
 import json
 import math
+import multiprocessing
 import sys
 import types
+from concurrent import futures
 
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +74,15 @@ def test_unfinished_line_of_a_killed_process_is_dropped(tmp_path):
     assert [row["step"] for row in records.read_jsonl(writer.path)] == [1]
     writer.write(3, {"train/loss": 3.0})
     assert [row["step"] for row in records.read_jsonl(writer.path)] == [1, 3]
+
+
+def test_several_processes_add_rows_at_once(tmp_path):
+    path, text = tmp_path / "results.jsonl", "x" * 50_000  # more than is written at once
+    with futures.ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(records.append, [path] * 40, [{"n": n, "text": text} for n in range(40)]))
+    rows = records.read_jsonl(path)
+    assert sorted(row["n"] for row in rows) == list(range(40))
+    assert {row["text"] for row in rows} == {text}
 
 
 def test_damaged_line_is_named(tmp_path):

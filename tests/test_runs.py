@@ -195,3 +195,22 @@ def test_measured_numbers_may_differ_by_rounding_only():
     found = runs.differences({"a": {"b": 0.3}, "c": 1}, {"a": {"b": 0.31}, "d": 2})
     assert list(found) == ["a.b", "c", "d"]
     assert found["a.b"] == "a.b is 0.3 there and 0.31 here"
+
+
+def test_a_folder_that_is_held_is_given_to_no_other_run(tmp_path):
+    runs.open_run(tmp_path, CONFIG)
+    with runs.only_writer(tmp_path), pytest.raises(UserError, match="another process is training"):
+        runs.open_run(tmp_path, CONFIG | {"model": {"width": 16}})
+    assert runs.read_config(tmp_path) == CONFIG
+
+
+def test_who_holds_a_folder_says_whose_it_is(tmp_path):
+    other = CONFIG | {"model": {"width": 16}}
+    for config in (CONFIG, other):
+        runs.open_run(tmp_path, config)
+    with runs.only_writer(tmp_path):
+        runs.settle(tmp_path, CONFIG)
+        assert runs.read_config(tmp_path) == CONFIG
+        (tmp_path / "metrics.jsonl").write_text("{}\n")
+        with pytest.raises(UserError, match=r"a different run: model\.width"):
+            runs.settle(tmp_path, other)

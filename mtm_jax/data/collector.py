@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,7 @@ def collect(
 
     Raises:
         WorkerError: a worker failed.
+        UserError: a worker was ended from outside.
     """
     results = [_read_kept(kept, index) for index in range(len(tasks))]
     pending: queue.SimpleQueue = queue.SimpleQueue()
@@ -184,7 +186,7 @@ def _drive(
                 worker.process.stdin.flush()
                 data = _receive(worker.process.stdout, task.steps, advance)
             except (BrokenPipeError, EOFError) as error:
-                raise WorkerError(_last_words(worker)) from error
+                raise _failure(worker) from error
             _keep(kept, index, data)
             results[index] = shard.unpack(data)
 
@@ -206,11 +208,19 @@ def _receive(answers: BinaryIO, steps: int, advance: Callable[[int], None]) -> b
         reported = message["steps"]
 
 
-def _last_words(worker: _Worker) -> str:
+def _failure(worker: _Worker) -> Exception:
+    """Say why a worker ended; what kills one from outside is no mistake of this code."""
     code = worker.process.wait()
+    if code < 0:
+        return UserError(
+            f"a collecting process was ended by signal {-code} ({signal.strsignal(-code)}), as a "
+            "machine does that runs out of memory; the same command continues"
+        )
     worker.words.seek(0)
     tail = worker.words.read().decode(errors="replace").strip()[-2000:]
-    return f"a collecting process ended with exit code {code}: {tail or 'it said nothing'}"
+    return WorkerError(
+        f"a collecting process ended with exit code {code}: {tail or 'it said nothing'}"
+    )
 
 
 @contextlib.contextmanager
