@@ -1,12 +1,12 @@
 """Rows that are written come back, damaged ones are named, and unfinished ones never count."""
 
+import fcntl
 import io
 import json
 import math
-import multiprocessing
 import sys
+import threading
 import types
-from concurrent import futures
 
 import jax.numpy as jnp
 import numpy as np
@@ -76,13 +76,17 @@ def test_unfinished_line_of_a_killed_process_is_dropped(tmp_path):
     assert [row["step"] for row in records.read_jsonl(writer.path)] == [1, 3]
 
 
-def test_several_processes_add_rows_at_once(tmp_path):
-    path, text = tmp_path / "results.jsonl", "x" * 50_000  # more than is written at once
-    with futures.ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(records.append, [path] * 40, [{"n": n, "text": text} for n in range(40)]))
-    rows = records.read_jsonl(path)
-    assert sorted(row["n"] for row in rows) == list(range(40))
-    assert {row["text"] for row in rows} == {text}
+def test_a_row_waits_for_one_that_another_process_writes(tmp_path):
+    path = tmp_path / "results.jsonl"
+    with path.open("ab", buffering=0) as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        other.write(b'{"n": 1')
+        added = threading.Thread(target=records.append, args=(path, {"n": 2}))
+        added.start()
+        added.join(0.2)
+        other.write(b"}\n")
+    added.join()
+    assert [row["n"] for row in records.read_jsonl(path)] == [1, 2]
 
 
 def test_damaged_line_is_named(tmp_path):
