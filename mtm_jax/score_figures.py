@@ -61,6 +61,7 @@ def studies(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
         path: the PNG file to write.
     """
     names = list(dict.fromkeys(row["settings"]["study"]["name"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
     with rc_context(figures.STYLE):
         columns = min(len(names), 4)
         lines = -(-len(names) // columns)
@@ -68,29 +69,33 @@ def studies(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
         fig = figure.Figure(figsize=size, layout="constrained")
         axes = fig.subplots(lines, columns, squeeze=False, sharey=True)
         for axis, name in zip(axes.flat, names, strict=False):
-            _study(axis, [row for row in rows if row["settings"]["study"]["name"] == name])
+            of_name = [row for row in rows if row["settings"]["study"]["name"] == name]
+            _study(axis, of_name, methods)
         for axis in axes.flat[len(names) :]:
             axis.remove()
         for axis in axes[:, 0]:
             axis.set_ylabel("normalised score")
-        axes[0, 0].legend()
+        shown = (zip(*axis.get_legend_handles_labels(), strict=True) for axis in fig.axes)
+        known = {label: line for pairs in shown for line, label in pairs}
+        fig.legend(known.values(), known, loc="outside upper right", ncols=len(known))
         fig.suptitle(", ".join(dict.fromkeys(row["dataset"] for row in rows)))
         return figures.save(fig, path)
 
 
-def _study(axis: Axes, rows: Sequence[Mapping]) -> None:
+def _study(axis: Axes, rows: Sequence[Mapping], methods: Sequence[str]) -> None:
     """Draw one study; its rows are of one name."""
     found = by_seed(rows, study_of)
     values = list(dict.fromkeys(value for _, value, _ in found))
     shape = "o-" if all(isinstance(value, int | float) for value in values) else "o"
-    for k, method in enumerate(dict.fromkeys(method for *_, method in found)):
+    for k, method in enumerate(methods):
         runs = {value: runs for (_, value, m), runs in found.items() if m == method}
         intervals = [statistics.mean_interval(list(seeds.values())) for seeds in runs.values()]
         means = [m.mean for m in intervals]
         reach = [[m.mean - m.low for m in intervals], [m.high - m.mean for m in intervals]]
         places = [values.index(value) + 0.06 * k for value in runs]
         colour = figures.CYCLE[k % len(figures.CYCLE)]
-        axis.errorbar(places, means, reach, fmt=shape, color=colour, capsize=2, label=method)
+        if runs:
+            axis.errorbar(places, means, reach, fmt=shape, color=colour, capsize=2, label=method)
     axis.set_xticks(range(len(values)), [_tick(value, rows) for value in values])
     axis.set_xlabel(rows[0]["settings"]["study"]["name"].strip("_"))
 
@@ -99,7 +104,7 @@ def _tick(value: object, rows: Sequence[Mapping]) -> str:
     """Name a value; where the history had to give way to it, with the history that was left."""
     left = {row["settings"]["study"]["value"]: row["settings"]["plan"]["history"] for row in rows}
     gave_way = left[value] < max(left.values()) and left[value] != value
-    return f"{value}\nhistory {left[value]}" if gave_way else str(value)
+    return f"{value}\npast {left[value]}" if gave_way else str(value)
 
 
 def collect(rows: Sequence[Mapping]) -> dict[str, dict[str, list[list[float]]]]:
