@@ -89,6 +89,8 @@ def check_same(
         UserError: they differ; it lists in what, with both values.
     """
     meta, saved = checkpoints.restore_meta(step), checkpoints.restore_model(step)
+    if "critic_config" not in meta:
+        raise UserError(f"{checkpoints.folder} holds checkpoints of no critic; choose another run")
     new = json.loads(json.dumps(dataclasses.asdict(settings)))
     differ = runs.differences(meta["critic_config"], new)
     if not settings.policy:

@@ -87,9 +87,12 @@ class Guard:
         what = bad_metrics(jax.device_get(found.metrics)) + bad_arrays(found.after)
         examined = self._examine(found.before, data) if self._examine else Examined("", {})
         path = self._folder / FOLDER / f"before_{step:08d}.npz"
-        if jax.process_index() == 0:
-            write(path, found.before, examined.arrays)
         stored = f"the state before is in {path}"
+        if jax.process_index() == 0:
+            try:
+                write(path, found.before, examined.arrays)
+            except OSError as error:
+                stored = f"the state before could not be stored ({error})"
         text = "; ".join(part for part in (examined.text, stored) if part)
         raise self._error(f"in {self._unit.removesuffix('s')} {step}", what, text)
 
@@ -144,8 +147,15 @@ def write(path: pathlib.Path, state: Any, batch: Mapping[str, np.ndarray]) -> No
     """Store a state, as "state/...", and a batch, as "batch/..."."""
     leaves = jax.tree_util.tree_leaves_with_path(trees.to_host(state))
     arrays = {f"state{trees.path_name(where)}": leaf for where, leaf in leaves}
+    arrays |= {f"batch/{name}": np.asarray(value) for name, value in batch.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays, **{f"batch/{name}": np.asarray(v) for name, v in batch.items()})
+    temporary = path.with_name(f".{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read(path: pathlib.Path, like: Any) -> tuple[Any, dict[str, np.ndarray]]:

@@ -268,7 +268,11 @@ CASES = [
     ("plan_signal", "--config.run={run} --config.only=('fast',)", r"unknown ways \['fast'\]"),
     ("plan_signal", "--config.run={run} --config.moments=0", "0 moments from step"),
     # Reports.
+    ("sweep", "--config.executor=condor", "executor is 'condor'"),
+    ("sweep", "--config.hours=0.0", "hours is 0.0"),
+    ("sweep", "--config.overrides=('steps',)", "overrides are"),
     ("report", "", "no results were named"),
+    ("report", "--config.studies=True --config.results={tmp}/r.jsonl", "of a study", rows(ROW)),
     ("report", "--config.results={tmp}/gone", "there is no file"),
     ("report", "--config.results={tmp}/a", "holds no rows of results", text("a/b.txt", "")),
     ("report", "--config.results={tmp}/r.jsonl", "line 1 is damaged", text("r.jsonl", "{'a'\n")),

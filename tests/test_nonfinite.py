@@ -1,5 +1,6 @@
 """A training stops at the very step at which something is no longer finite, and says where."""
 
+import errno
 import re
 
 import flax.struct
@@ -68,6 +69,19 @@ def test_the_first_bad_step_is_named_and_the_state_before_it_kept(tmp_path, over
     assert float(before.total) == (2.0**127 if overflows else 1.0)
     assert jax.random.key_data(before.key).tolist() == [0, 0]
     assert not trainer.locate(before, data, 1).finite
+
+
+def test_a_full_disk_does_not_hide_what_went_wrong(tmp_path, monkeypatch):
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    trainer = make(False)
+    said = r"went wrong in step 5: .*could not be stored \(.*No space left"
+    with pytest.raises(UserError, match=said):
+        nonfinite.Guard(trainer, tmp_path).run(trainer.init(jax.random.key(0)), jnp.float32(2.0), 9)
+    assert not list((tmp_path / "debug").iterdir())
 
 
 def test_what_is_finite_passes(tmp_path):

@@ -13,13 +13,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import BinaryIO, NamedTuple
 
 from mtm_jax import progress as progress_bar
-from mtm_jax.data import shard
+from mtm_jax.data import archives, shard
 from mtm_jax.errors import UserError
 
 _LOG = logging.getLogger("mtm_jax")
@@ -123,7 +122,7 @@ def _read_kept(kept: pathlib.Path | None, index: int) -> shard.Episodes | None:
         return None
     try:
         return shard.unpack(_kept_file(kept, index).read_bytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except archives.DAMAGE as error:
         _LOG.warning("sampling shard %d again: what was kept is damaged (%s)", index, error)
         return None
 
