@@ -25,7 +25,7 @@ ROWS = [
     row([20.0, 22.0], seed=1),
     row([99.0], method="rcbc"),
     row([13.0, 15.0], ("candidates", 625)),
-    row([23.0, 25.0], ("candidates", 625), seed=1),
+    row([25.0, 27.0], ("candidates", 625), seed=1),
     row([8.0, 10.0], ("candidates", 1)),
     row([7.0, 7.0], ("readout", "rp"), method="m3pc_q"),
 ]
@@ -46,8 +46,8 @@ def test_differences_are_paired_over_the_seeds_that_both_have():
     lines = shown(ROWS)
     assert lines["as it is"][0].startswith("16.0 [")
     mean, difference = lines["candidates 625"][:2]
-    assert mean.startswith("19.0 [") and mean.endswith("(2)")
-    assert difference == "+3.0 [+3.0, +3.0]"  # the same runs and episodes are drawn for both
+    assert mean.startswith("20.0 [") and mean.endswith("(2)")
+    assert difference == "+4.0 [+3.0, +5.0]"  # the same runs and episodes are drawn for both
     assert lines["candidates 1"][:2] == ["9.0 [8.0, 10.0] (1)", "-2.0 [-2.0, -2.0]"]
 
 
