@@ -1,7 +1,7 @@
 """Tabulate results of several runs.
 
 python -m experiments.report --config.results=results/m3pc_offline
-python -m experiments.report --config.results=results/m3pc_ablations/plans.jsonl --config.studies=True
+python -m experiments.report --config.results=results/m3pc_choices/plans.jsonl --config.studies=True
 """
 
 from ml_collections import config_dict
