@@ -6,8 +6,6 @@ whole training state) and `meta` (JSON: step, model configuration, data set, dig
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import pathlib
@@ -20,15 +18,14 @@ from typing import Any, TypeVar
 import jax
 import orbax.checkpoint as ocp
 
-from mtm_jax import orbax_noise, trees
+from mtm_jax import manifest, orbax_noise, trees
 from mtm_jax.errors import UserError
+from mtm_jax.manifest import Damaged
 
 T = TypeVar("T")
 
-FORMAT_VERSION = 1
 OFFER = "--config.use_older=True continues from there and sets the damaged one aside"
 KEPT = 2  # newest checkpoints
-SHOWN = 5  # arrays that differ, in a message
 ASIDE = "damaged"  # folder of a run, for checkpoints that were skipped
 LATER = "later"  # the same, for those after the step that a training went back to
 REFUSED = re.compile(r"os_error_code='(\d+)'")  # what tensorstore says of the file system
@@ -37,10 +34,6 @@ UNFINISHED = re.compile(r"\d+\.orbax-checkpoint-tmp.*|\.removed-\d+")
 # orbax warns of what is meant, such as a folder that is opened for reading only, and logs what it
 # also raises.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
-
-
-class Damaged(UserError):
-    """A checkpoint is not as it was saved."""
 
 
 class Checkpoints:
@@ -96,14 +89,7 @@ class Checkpoints:
             return
         self._refuse_earlier(step)
         model, train = trees.to_host(model), trees.to_host(train)
-        meta = dict(meta) | {
-            "format_version": FORMAT_VERSION,
-            "step": step,
-            "digests": {"model": trees.digests(model), "train": trees.digests(train)},
-            "arrays": {"model": trees.kinds(model), "train": trees.kinds(train)},
-        }
-        meta |= {} if score is None else {"score": float(score)}
-        meta["digests"]["meta"] = _meta_digest(meta)
+        meta = manifest.make(meta, step, model, train, score)
         items = ocp.args.Composite(
             model=ocp.args.StandardSave(model),
             train=ocp.args.StandardSave(train),
@@ -214,23 +200,7 @@ class Checkpoints:
             UserError: `Damaged`, or another version of the format wrote it.
         """
         meta = self._restore(step, meta=ocp.args.JsonRestore())["meta"]
-        version = meta.get("format_version") if isinstance(meta, Mapping) else None
-        if version is None:
-            raise self._unreadable(step, "its metadata lack format_version")
-        if version != FORMAT_VERSION:
-            raise UserError(
-                f"checkpoint {self.folder / str(step)} has format version "
-                f"{version}, this program reads {FORMAT_VERSION}; "
-                "use the version of mtm_jax that wrote it"
-            )
-        if not _holds_digests(meta.get("digests")):
-            raise self._unreadable(step, "its metadata lack digests")
-        if meta["digests"].get("meta", _meta_digest(meta)) != _meta_digest(meta):
-            raise Damaged(
-                f"checkpoint {self.folder / str(step)} is damaged: its metadata do not match "
-                "their digest"
-            )
-        return meta
+        return manifest.check(self.folder / str(step), meta)
 
     def restore_model(self, step: int) -> Any:
         """Read parameters and statistics as plain dicts of arrays, verified.
@@ -239,7 +209,7 @@ class Checkpoints:
             UserError: `Damaged`.
         """
         model = self._restore(step, model=ocp.args.StandardRestore())["model"]
-        self._verify(step, "model", model)
+        manifest.verify(self.folder / str(step), self.restore_meta(step), "model", model)
         return model
 
     def restore_train(self, step: int, like: Any) -> Any:
@@ -250,9 +220,9 @@ class Checkpoints:
         """
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, trees.to_host(like))
         saved = self._restore(step, train=ocp.args.StandardRestore())["train"]
-        self._compare_shapes(step, saved, target)
+        manifest.refuse_other_model(self.folder / str(step), saved, target)
         restored = self._restore(step, train=ocp.args.StandardRestore(target))["train"]
-        self._verify(step, "train", restored)
+        manifest.verify(self.folder / str(step), self.restore_meta(step), "train", restored)
         return jax.tree.map(trees.like_original, like, restored)
 
     def _restore(self, step: int, **args: Any) -> Any:
@@ -261,38 +231,7 @@ class Checkpoints:
                 return self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # orbax raises whatever it meets in a damaged file
             reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
-            raise self._unreadable(step, reason) from error
-
-    def _unreadable(self, step: int, reason: str) -> Damaged:
-        return Damaged(f"checkpoint {self.folder / str(step)} cannot be read ({reason})")
-
-    def _compare_shapes(self, step: int, saved: Any, target: Any) -> None:
-        """Refuse a checkpoint of another model before orbax reshapes or pads anything."""
-        found, wanted = trees.shapes(saved), trees.shapes(target)
-        wrong = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
-        if wrong:
-            shown = [
-                f"{k} is {found.get(k, 'missing')} there and {wanted.get(k, 'missing')} here"
-                for k in wrong[:SHOWN]
-            ]
-            more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-            raise UserError(
-                f"checkpoint {self.folder / str(step)} belongs to another model, the shapes of "
-                f"{len(wrong)} arrays differ: {'; '.join(shown)}{more}; use the run's own "
-                "configuration or another --config.out"
-            )
-
-    def _verify(self, step: int, item: str, tree: Any) -> None:
-        meta, found = self.restore_meta(step), (trees.digests(tree), trees.kinds(tree))
-        # The first checkpoints of this format do not tell types and shapes.
-        stored = meta["digests"][item], meta.get("arrays", {}).get(item, found[1])
-        for expected, here in zip(stored, found, strict=True):
-            for name in sorted(expected.keys() | here.keys()):
-                if expected.get(name) != here.get(name):
-                    raise Damaged(
-                        f"checkpoint {self.folder / str(step)} is damaged: array {item}{name} does "
-                        "not match its digest"
-                    )
+            raise manifest.unreadable(self.folder / str(step), reason) from error
 
 
 def _alone() -> dict[str, Any]:
@@ -304,20 +243,6 @@ def _alone() -> dict[str, Any]:
         primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
     )
     return {"multiprocessing_options": multiprocessing}
-
-
-def _holds_digests(value: Any) -> bool:
-    """Whether there are digests of the arrays, and none of unknown things."""
-    if not isinstance(value, Mapping) or value.keys() - {"meta"} != {"model", "train"}:
-        return False
-    return all(isinstance(value[part], Mapping) for part in ("model", "train"))
-
-
-def _meta_digest(meta: Mapping[str, Any]) -> str:
-    """SHA-256 of the metadata but itself; the first checkpoints of this format have none."""
-    arrays = {k: v for k, v in meta["digests"].items() if k != "meta"}
-    plain = json.loads(json.dumps(dict(meta) | {"digests": arrays}))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _reason(error: Exception) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 import pytest
 
-from mtm_jax import agent, checkpoint, iql, tokens, trees
+from mtm_jax import agent, checkpoint, iql, manifest, tokens, trees
 from mtm_jax.errors import UserError
 
 
@@ -280,7 +280,7 @@ def test_a_checkpoint_of_another_width_names_the_first_array_with_both_shapes(sa
 
 
 def test_a_checkpoint_of_another_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 99)
+    monkeypatch.setattr(manifest, "FORMAT_VERSION", 99)
     save(tmp_path)
     monkeypatch.undo()
     for item in ("model", "train", "meta"):
