@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from ml_collections import config_dict
 
 from experiments import build, resume, runs
-from mtm_jax import agent as agent_lib
-from mtm_jax import checkpoint, iql, metrics, tokens
+from mtm_jax import checkpoint, critic_files, iql, metrics, tokens
 from mtm_jax.config import CriticConfig
 from mtm_jax.errors import UserError
 
@@ -31,7 +30,7 @@ class CriticRun:
         if not os.access(run_folder, os.W_OK | os.X_OK):
             raise UserError(f"{run_folder} is read-only, but the critic goes into it; copy the run")
         self.run = config_dict.ConfigDict(runs.read_config(run_folder))
-        self.folder = run_folder / agent_lib.CRITIC_FOLDER
+        self.folder = run_folder / critic_files.FOLDER
 
     def prepare(self, settings: CriticConfig, data: build.Data) -> None:
         """Say what is trained, and on what."""
@@ -71,7 +70,7 @@ class CriticRun:
         params = iql.raw_params(state, self.settings)
         critic = iql.Critic(self.settings, params, self._stats, int(state.step))
         saved = {"params": critic.params, "stats": self._stats}
-        self.checkpoints.save(critic.step, saved, state, agent_lib.describe_critic(critic))
+        self.checkpoints.save(critic.step, saved, state, critic_files.describe(critic))
 
 
 def check_same(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,17 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mtm_jax import actors, checkpoint, iql, model_files, tokens
+from mtm_jax import actors, checkpoint, critic_files, iql, manifest, model_files, tokens
 from mtm_jax import policy as policy_lib
-from mtm_jax.config import CriticConfig, PlanConfig
+from mtm_jax.config import PlanConfig
 from mtm_jax.envs import rollout
 from mtm_jax.errors import UserError
 from mtm_jax.model import Model, make_model
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles
 from mtm_jax.types import DataInfo
-
-CRITIC_FOLDER = "critic"  # inside the run folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,14 +218,16 @@ def load(run: str | pathlib.Path, step: int | None = None) -> Agent:
 
     def read(step: int) -> tuple[int, dict, dict]:
         meta = checkpoints.restore_meta(step)
-        _check_kind(run, meta, ("model_config", "info", "returns", "history"), "pretrained model")
+        manifest.refuse_other_program(
+            run, meta, ("model_config", "info", "returns", "history"), "pretrained model"
+        )
         return step, meta, checkpoints.restore_model(step)
 
     offer = "step={step} loads it, experiments.pretrain continues from it with --config.use_older"
     step, meta, saved = checkpoints.newest(read, offer=offer) if step is None else read(step)
     stats = {m: tokens.Stats(**s) for m, s in saved["stats"].items()}
-    critic = load_critic(run)
-    _check_critic(run, critic, stats["states"])
+    critic = critic_files.load(run)
+    critic_files.check(run, critic, stats["states"])
     return Agent(
         model=make_model(model_files.config_from_dict(meta["model_config"])),
         params=jax.tree.map(jnp.asarray, saved["params"]),
@@ -241,60 +241,6 @@ def load(run: str | pathlib.Path, step: int | None = None) -> Agent:
     )
 
 
-def _check_kind(
-    folder: pathlib.Path, meta: Mapping[str, Any], keys: Sequence[str], kind: str
-) -> None:
-    """Refuse the checkpoint of another program."""
-    missing = [key for key in keys if key not in meta]
-    if missing:
-        raise UserError(
-            f"the checkpoints in {folder} are not those of a {kind}: they lack "
-            f"{', '.join(missing)}; give the folder of a pretraining run"
-        )
-
-
-def _check_critic(run: pathlib.Path, critic: iql.Critic | None, stats: tokens.Stats) -> None:
-    """Refuse a critic that sees states in another normalisation than the model."""
-    for field in ("mean", "std") if critic else ():
-        one, other = np.asarray(getattr(critic.stats, field)), np.asarray(getattr(stats, field))
-        if one.shape != other.shape or not np.allclose(one, other, rtol=1e-4, atol=1e-6):
-            raise UserError(
-                f"the critic in {run / CRITIC_FOLDER} is of other data: stats.states.{field} is "
-                f"{np.round(one, 4).tolist()} there and {np.round(other, 4).tolist()} in the "
-                "model; delete that folder and train a critic for this run"
-            )
-
-
-def load_critic(run: str | pathlib.Path) -> iql.Critic | None:
-    """Load the newest critic of a run; None where none has been saved.
-
-    Raises:
-        UserError: its checkpoint is damaged.
-    """
-    folder = pathlib.Path(run) / CRITIC_FOLDER
-    if not (folder / "checkpoints").is_dir():
-        return None
-    checkpoints = checkpoint.Checkpoints(folder, read_only=True)
-
-    def read(step: int) -> tuple[int, dict, dict]:
-        meta = checkpoints.restore_meta(step)
-        _check_kind(folder, meta, ("critic_config",), "critic")
-        return step, meta, checkpoints.restore_model(step)
-
-    offer = "experiments.critic continues from it with --config.use_older=True"
-    found = checkpoints.newest(read, offer=offer)
-    if found is None:
-        return None
-    step, meta, saved = found
-    config = meta["critic_config"]
-    return iql.Critic(
-        config=CriticConfig(**(config | {"hidden": tuple(config["hidden"])})),
-        params=jax.tree.map(jnp.asarray, saved["params"]),
-        stats=tokens.Stats(**jax.tree.map(jnp.asarray, saved["stats"])),
-        step=step,
-    )
-
-
 def describe(agent: Agent) -> dict[str, Any]:
     """Build the JSON that `load` reads back from a checkpoint."""
     return {
@@ -303,11 +249,6 @@ def describe(agent: Agent) -> dict[str, Any]:
         "returns": dataclasses.asdict(agent.returns),
         "history": agent.history,
     }
-
-
-def describe_critic(critic: iql.Critic) -> dict[str, Any]:
-    """Build the JSON that `load_critic` reads back from a checkpoint."""
-    return {"critic_config": dataclasses.asdict(critic.config)}
 
 
 def info_from_json(data: Mapping[str, Any]) -> DataInfo:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtm_jax import trees
@@ -114,6 +114,28 @@ def refuse_other_model(path: pathlib.Path, saved: Any, wanted: Any) -> None:
         f"checkpoint {path} belongs to another model, the shapes of {len(wrong)} arrays differ: "
         f"{'; '.join(shown)}{more}; use the run's own configuration or another --config.out"
     )
+
+
+def refuse_other_program(
+    folder: pathlib.Path, meta: Mapping[str, Any], keys: Sequence[str], kind: str
+) -> None:
+    """Refuse the checkpoint of another program.
+
+    Args:
+        folder: holds the checkpoints.
+        meta: manifest of one of them.
+        keys: what the program says in its manifests.
+        kind: what the program trains, for example "critic".
+
+    Raises:
+        UserError: names the keys that are missing.
+    """
+    missing = [key for key in keys if key not in meta]
+    if missing:
+        raise UserError(
+            f"the checkpoints in {folder} are not those of a {kind}: they lack "
+            f"{', '.join(missing)}; give the folder of a pretraining run"
+        )
 
 
 def _holds_digests(value: Any) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 import pytest
 
-from mtm_jax import agent, checkpoint, iql, manifest, tokens, trees
+from mtm_jax import agent, checkpoint, critic_files, iql, manifest, tokens, trees
 from mtm_jax.errors import UserError
 
 
@@ -520,7 +520,7 @@ def test_a_run_of_the_first_format_loads(first_format):
 
 
 def test_a_training_state_of_the_first_format_continues(first_format):
-    config = agent.load_critic(first_format).config
+    config = critic_files.load(first_format).config
     like = iql.init_state(jax.random.key(1), config, 4, 2)
     found = checkpoint.Checkpoints(first_format / "critic").restore_train(2, like)
     assert int(found.step) == 2

@@ -11,7 +11,7 @@ import pytest
 
 from experiments import build, cli, critic, named_run, runs
 from mtm_jax import agent as agent_lib
-from mtm_jax import checkpoint, iql, metrics, records
+from mtm_jax import checkpoint, critic_files, iql, metrics, records
 from mtm_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -140,7 +140,7 @@ def test_an_interrupted_critic_ends_bit_for_bit_like_an_undisturbed_one(
         with pytest.raises(SystemExit) as stopped:
             critic.main(config)
     assert stopped.value.code == 143
-    assert agent_lib.load_critic(started).step == 10
+    assert critic_files.load(started).step == 10
     critic.main(config)
     assert digests(started) == digests(with_critic)
     rows = [records.read_jsonl(f / "critic" / "metrics.jsonl") for f in (started, with_critic)]
@@ -270,6 +270,6 @@ def test_the_key_of_the_run_starts_the_critic(tiny_config, with_critic, tmp_path
     (folder / "config.json").write_text(json.dumps(config))
     critic.main(settings(folder, critic__steps=10))
     (one, *_), (other, *_) = (
-        jax.tree.leaves(agent_lib.load_critic(f).params) for f in (folder, with_critic)
+        jax.tree.leaves(critic_files.load(f).params) for f in (folder, with_critic)
     )
     assert (np.asarray(one) != np.asarray(other)).any()

@@ -24,7 +24,7 @@ LEVELS = {
     4: {"actors", "agent", "cache", "checkpoint", "figures", "metrics", "model_files", "planner"}
     | {"policy"}
     | {"data_figures", "progress", "records", "results"}
-    | {"manifest", "orbax_noise", "shards", "trees"}
+    | {"critic_files", "manifest", "orbax_noise", "shards", "trees"}
     | {"imagination", "imagination_figures"}
     | {"report", "score_figures", "sharding", "statistics", "video", "data.", "envs."},
 }
