@@ -16,7 +16,7 @@ NAME_KEYS = {
     "env": "ENV",
     "preset": "ENV,preset=small|base|paper",
     "variant": "ENV,variant=m3pc|mtm",
-    "role": "ENV,role=unified|policy|world",
+    "role": "ENV,role=unified|random|policy|world",
 }
 
 FRACTIONS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)  # of each modality that are visible
@@ -67,7 +67,7 @@ def get_config(name="hopper-medium"):
     config.model.bins = 0  # 0 = continuous tokens; else uniform bins per dimension (mtm only)
 
     config.masks = config_dict.ConfigDict()
-    patterns = presets.mask_patterns(random_autoregressive=1.0)
+    patterns = presets.ROLES["random"]
     config.masks.patterns = config_dict.ConfigDict(patterns)  # weights of these masks
     config.masks.fractions = FRACTIONS  # visible shares of random masks; one is drawn per modality
     weights = presets.MTM_WEIGHTS if mtm else presets.M3PC_WEIGHTS
@@ -128,7 +128,6 @@ def _base(config):
     config.optim.learning_rate = 3e-4
     config.optim.warmup_fraction = 0.1
     config.optim.clip_norm = 1.0
-    config.masks.patterns = config_dict.ConfigDict(presets.HALF_PROMPTS)
 
 
 def _small(config):

@@ -21,17 +21,17 @@ def mask_patterns(**weights: float) -> dict[str, float]:
     return {name: float(weights.get(name, 0.0)) for name in names}
 
 
-# The prompts of test time have probability zero under the random autoregressive masks.
-HALF_PROMPTS = mask_patterns(random_autoregressive=0.5, rcbc=0.2, bc=0.1, fd=0.1, id=0.05, pi=0.05)
-
-# In a short training the world model that plans rest on needs its share.
+# In a short training the world model that plans rest on needs its share: the prompts of test time
+# have probability zero under the random autoregressive masks.
 MOSTLY_PROMPTS = mask_patterns(
     random_autoregressive=0.2, rcbc=0.2, bc=0.1, fd=0.4, id=0.05, pi=0.05
 )
 
-# What a model is trained for: everything, or one of the two parts of a planner (M3PC figure 6).
+# What a model is trained for: everything, by the masks of its preset or by the papers'; or one of
+# the two parts of a planner (M3PC figure 6).
 ROLES = {
     "unified": {},
+    "random": mask_patterns(random_autoregressive=1.0),
     "policy": mask_patterns(rcbc=1.0),
     "world": mask_patterns(fd=1.0),
 }

@@ -46,7 +46,6 @@ def test_every_mask_pattern_can_be_overridden():
     found = presets.mask_patterns(rcbc=0.5)
     assert set(found) == {*masks.TRAINING_DISTRIBUTIONS, *masks.PROMPTS}
     assert {name for name, weight in found.items() if weight} == {"rcbc"}
-    assert sum(presets.HALF_PROMPTS.values()) == pytest.approx(1.0)
 
 
 def test_an_unknown_mask_pattern_is_refused():
@@ -70,7 +69,19 @@ def test_presets_keep_the_papers_numbers_where_they_do_not_shrink_them(preset, v
         assert config.optim.warmup_fraction * config.steps == pytest.approx(40_000)
 
 
-@pytest.mark.parametrize("key", ["env", "preset", "variant"])
+@pytest.mark.parametrize("preset", ["small", "base", "paper"])
+@pytest.mark.parametrize("role", presets.ROLES)
+def test_a_role_and_a_preset_decide_the_masks(preset, role):
+    name = f"configs/pretrain.py:hopper-medium,preset={preset},role={role}"
+    patterns = config_files.load(name).masks.patterns
+    assert sum(patterns.values()) == pytest.approx(1.0)
+    expected = {"policy": {"rcbc"}, "world": {"fd"}}.get(role, {"random_autoregressive"})
+    if (preset, role) == ("small", "unified"):
+        expected |= {"rcbc", "bc", "fd", "id", "pi"}
+    assert {name for name, weight in patterns.items() if weight} == expected
+
+
+@pytest.mark.parametrize("key", ["env", "preset", "variant", "role"])
 def test_what_the_name_decides_cannot_be_overridden_alone(key):
     with pytest.raises(UserError, match=rf"--config\.{key} would not change.*pretrain\.py:ENV"):
         cli.parse([f"--config.{key}=small"], "configs/pretrain.py:hopper-medium")
