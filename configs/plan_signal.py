@@ -7,17 +7,21 @@ from ml_collections import config_dict
 
 from experiments import presets
 
-# A critic's discount is its own.
-GUIDED = {"method": "m3pc_q", "discount": config_dict.placeholder(float)}
-# Name -> how this way to plan differs from the paper's.
+
+def _q(**settings):
+    return {"method": "m3pc_q"} | presets.plan_q() | settings
+
+
+M = {"method": "m3pc_m"} | presets.PLAN_M
+# Name -> a way to plan: what it has besides `plan`, or instead.
 WAYS = {
-    "m": {"method": "m3pc_m"},
-    "m_rp": {"method": "m3pc_m", "readout": "rp"},
-    "m_undiscounted": {"method": "m3pc_m", "discount": 1.0},
-    "m_rp_undiscounted": {"method": "m3pc_m", "readout": "rp", "discount": 1.0},
-    "q": GUIDED,
-    "q_rp": GUIDED | {"readout": "rp"},
-    "q_first": GUIDED | {"lambda_": 0.0},
+    "m": M,
+    "m_fd": M | {"readout": "fd"},
+    "m_undiscounted": M | {"discount": 1.0},
+    "m_fd_undiscounted": M | {"readout": "fd", "discount": 1.0},
+    "q": _q(),
+    "q_rp": _q(readout="rp"),
+    "q_first": _q(lambda_=0.0),
 }
 
 
@@ -30,8 +34,8 @@ def get_config():
     config.first_step, config.last_step = 20, 300  # of the episode, where these states are
     config.candidates = 64  # executed in each of them
     config.steps_after = 100  # of the policy after each candidate
-    config.plan = config_dict.ConfigDict(presets.PLAN | presets.PLAN_M)
+    config.plan = config_dict.ConfigDict(presets.PLAN)
     config.plan.target_fraction = 1.0  # of the best return in the training data
-    config.ways = config_dict.ConfigDict(WAYS)  # how a way differs from plan
+    config.ways = config_dict.ConfigDict(WAYS)  # each has these besides plan
     config.only = ()  # names of the ways to measure; none: all
     return config

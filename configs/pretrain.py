@@ -16,7 +16,7 @@ NAME_KEYS = {
     "env": "ENV",
     "preset": "ENV,preset=small|base|paper",
     "variant": "ENV,variant=m3pc|mtm",
-    "role": "ENV,role=unified|random|policy|world",
+    "role": "ENV,role=unified|prompts|policy|world",
 }
 
 FRACTIONS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)  # of each modality that are visible
@@ -39,7 +39,7 @@ def get_config(name="hopper-medium"):
     config.env = env  # <env>-<level>
     config.preset = preset  # small, base or paper; the name decides it
     config.variant = options["variant"]  # m3pc: TanhNormal actions and rewards; mtm: squared errors
-    config.role = options["role"]  # policy, world: trained under that prompt alone
+    config.role = options["role"]  # prompts: under those of test time; policy, world: one
     config.source = "builtin"  # builtin, d4rl, minari, minari:<id> or a path
     config.seed = 0
     config.seeds = 1  # trained in one program: seed, seed + 1, ...; each has its own run folder
@@ -67,7 +67,7 @@ def get_config(name="hopper-medium"):
     config.model.bins = 0  # 0 = continuous tokens; else uniform bins per dimension (mtm only)
 
     config.masks = config_dict.ConfigDict()
-    patterns = presets.ROLES["random"]
+    patterns = presets.mask_patterns(random_autoregressive=1.0)
     config.masks.patterns = config_dict.ConfigDict(patterns)  # weights of these masks
     config.masks.fractions = FRACTIONS  # visible shares of random masks; one is drawn per modality
     weights = presets.MTM_WEIGHTS if mtm else presets.M3PC_WEIGHTS
@@ -142,7 +142,6 @@ def _small(config):
     config.optim.warmup_fraction = 0.1
     config.optim.b2 = 0.98
     config.optim.clip_norm = 1.0
-    config.masks.patterns = config_dict.ConfigDict(presets.MOSTLY_PROMPTS)
     config.log_every = 50
     config.validate_every = 500
     config.save_every = 500

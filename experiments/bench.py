@@ -6,9 +6,10 @@
 
 Sections: training steps of the presets; of models over sizes, batches and windows; updates of the
 critic; decisions by the policy alone (rcbc) and by planning, guided by returns (m3pc_m) or by a
-critic (m3pc_q), over candidates, horizons, environments and widths; collecting data; PyTorch
-beside us; and the parts of a step and of a decision. Times are medians over calls that alternate
-with a matrix product; everything is compiled before. Results go to results/bench-DEVICE.json.
+critic (m3pc_q), over candidates, horizons, environments and widths, all read from one pass as
+the released planner does (readout=fd); collecting data; PyTorch beside us; and the parts of a step
+and of a decision. Times are medians over calls that alternate with a matrix product; everything is
+compiled before. Results go to results/bench-DEVICE.json.
 """
 
 from __future__ import annotations

@@ -70,9 +70,10 @@ def seconds_at(
 
 
 def plan_of(point: Point, history: int) -> PlanConfig:
-    """Build the plan of a point."""
+    """Build the plan of a point: everything is read from one pass, as the released planner does."""
     return planner.plan_config(
         point.method,
+        readout="fd",
         candidates=point.candidates,
         horizon=point.horizon,
         history=history,

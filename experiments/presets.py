@@ -21,17 +21,12 @@ def mask_patterns(**weights: float) -> dict[str, float]:
     return {name: float(weights.get(name, 0.0)) for name in names}
 
 
-# In a short training the world model that plans rest on needs its share: the prompts of test time
-# have probability zero under the random autoregressive masks.
-MOSTLY_PROMPTS = mask_patterns(
-    random_autoregressive=0.2, rcbc=0.2, bc=0.1, fd=0.4, id=0.05, pi=0.05
-)
-
-# What a model is trained for: everything, by the masks of its preset or by the papers'; or one of
-# the two parts of a planner (M3PC figure 6).
+# What a model is trained for: everything, by random masks or mostly by the prompts of test time,
+# which have probability zero under these; or one of the two parts of a planner (M3PC figure 6). A
+# world model of its own has not seen the prompt rp: plan with readout=fd.
 ROLES = {
     "unified": {},
-    "random": mask_patterns(random_autoregressive=1.0),
+    "prompts": mask_patterns(random_autoregressive=0.2, rcbc=0.2, bc=0.1, fd=0.4, id=0.05, pi=0.05),
     "policy": mask_patterns(rcbc=1.0),
     "world": mask_patterns(fd=1.0),
 }
@@ -42,8 +37,6 @@ PLAN = {
     "history": 4,  # past steps in view
     "horizon": 4,  # planned steps, the present one included
     "lambda_": 0.6,  # weight of longer n-step returns
-    "spread": 1.0,  # multiplies the standard deviations of the proposals
-    "readout": "fd",  # rp: rewards and returns from a pass of their own
     "current_state": "true",  # or reconstructed
     "convention": "equation3",  # or released
     "pruned": True,  # False: whole passes, the same numbers; reconstructed states need them
@@ -53,12 +46,20 @@ PLAN_M = {
     "discount": 0.99,  # gamma; of m3pc_q, nothing: the critic's
     "xi": 1.0,  # multiplies the utilities in the softmax
     "xi_unit": "std",  # standard deviations over the candidates, or raw
+    "spread": 0.5,  # multiplies the standard deviations of the proposals
+    "readout": "rp",  # rewards and returns from: fd, the forward pass; rp, a pass of their own
 }
-PLAN_Q = {
-    "discount": config_dict.placeholder(float),  # gamma; of m3pc_q, nothing: the critic's
-    "xi": 1.0,  # multiplies the utilities in the softmax
-    "xi_unit": "std",  # standard deviations over the candidates, or raw
-}
+
+
+def plan_q() -> dict:
+    """What M3PC-Q has instead; its discount is a reference, which copies of a dict would share."""
+    return {
+        "discount": config_dict.placeholder(float),
+        "xi": 1.0,
+        "xi_unit": "std",
+        "spread": 1.0,
+        "readout": "fd",
+    }
 
 
 def add_planning(config: config_dict.ConfigDict) -> None:
@@ -70,7 +71,7 @@ def add_planning(config: config_dict.ConfigDict) -> None:
     config.world = ""  # run whose model answers what plans lead to; empty: the run's own
     config.plan = config_dict.ConfigDict(PLAN)
     config.m3pc_m = config_dict.ConfigDict(PLAN_M)  # instead, where M3PC-M plans
-    config.m3pc_q = config_dict.ConfigDict(PLAN_Q)  # instead, where M3PC-Q plans
+    config.m3pc_q = config_dict.ConfigDict(plan_q())  # instead, where M3PC-Q plans
 
 
 def parse(name: str, **choices: tuple[str, ...]) -> tuple[str, dict[str, str]]:

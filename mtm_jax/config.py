@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from mtm_jax.errors import UserError
 from mtm_jax.types import MODALITIES, ModalitySpec
@@ -275,6 +275,14 @@ class CriticConfig:
         )
 
 
+# Defaults of plans that differ by what guides them. Predicted returns tell candidates apart less
+# than a critic does, so their plans stay nearer to the policy.
+BY_GUIDANCE: dict[str, dict[str, Any]] = {
+    "returns": {"discount": 0.99, "spread": 0.5, "readout": "rp"},
+    "critic": {"spread": 1.0, "readout": "fd"},
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
     """Forward M3PC: algorithm 1 and equation 3."""
@@ -287,15 +295,19 @@ class PlanConfig:
     discount: float | None = None  # gamma; None: under "critic" the critic's own, else 0.99
     xi: float = 1.0  # multiplies the utilities in the softmax
     xi_unit: Literal["std", "raw"] = "std"  # standard deviations over the candidates, or returns
-    spread: float = 1.0  # multiplies the standard deviations of the proposals
-    readout: Literal["fd", "rp"] = "fd"  # the pass that rewards and returns are read from
+    # Multiplies the standard deviations of the proposals; None: 0.5 under "returns", else 1.
+    spread: float | None = None
+    # The pass that rewards and returns are read from; None: "rp" under "returns", else "fd".
+    readout: Literal["fd", "rp"] | None = None
     current_state: Literal["true", "reconstructed"] = "true"  # what stands for s_t
     convention: Literal["equation3", "released"] = "equation3"  # F7, F10
     pruned: bool = True  # compute only what is visible and asked for; the numbers are the same
 
     def __post_init__(self):
-        if self.discount is None and self.guidance == "returns":
-            object.__setattr__(self, "discount", 0.99)
+        self._check_choice("guidance", tuple(BY_GUIDANCE))
+        for name, value in BY_GUIDANCE[self.guidance].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         for name in ("candidates", "horizon"):
             value = getattr(self, name)
             _require(value >= 1, f"plan {name} is {value}; it must be at least 1")
@@ -314,12 +326,11 @@ class PlanConfig:
             "plan current_state 'reconstructed' needs pruned=False: the present state is visible, "
             "and what is visible is not predicted where that is saved",
         )
-        for name, choices in (
-            ("guidance", ("returns", "critic")),
-            ("xi_unit", ("std", "raw")),
-            ("readout", ("fd", "rp")),
-            ("current_state", ("true", "reconstructed")),
-            ("convention", ("equation3", "released")),
-        ):
-            value = getattr(self, name)
-            _require(value in choices, f"plan {name} is {value!r}; choose {' or '.join(choices)}")
+        self._check_choice("xi_unit", ("std", "raw"))
+        self._check_choice("readout", ("fd", "rp"))
+        self._check_choice("current_state", ("true", "reconstructed"))
+        self._check_choice("convention", ("equation3", "released"))
+
+    def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        _require(value in choices, f"plan {name} is {value!r}; choose {' or '.join(choices)}")

@@ -218,6 +218,19 @@ def actor(
     return rollout.Actor(begin, act)
 
 
+def check_guidance(method: str, plan: PlanConfig) -> None:
+    """Refuse a plan that something else guides than a method says.
+
+    Raises:
+        UserError: names both.
+    """
+    if plan.guidance != GUIDANCE[method]:
+        raise UserError(
+            f"{method} is guided by {GUIDANCE[method]!r} and this plan by {plan.guidance!r}; give "
+            f"PlanConfig(guidance={GUIDANCE[method]!r}, ...)"
+        )
+
+
 def plan_config(method: str, **settings: Any) -> PlanConfig:
     """Build the settings of a planning method.
 

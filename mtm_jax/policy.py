@@ -43,15 +43,16 @@ class Policy:
             target_fraction: return to ask for, as a fraction of the best in the training data.
             seed: draw actions from the predicted distribution, or among the plans; None takes
                 its mode, or their expectation.
-            plan: how to plan; by default `PlanConfig`'s settings.
+            plan: how to plan, guided as the prompt says; by default `planner.plan_config`.
 
         Raises:
             UserError: the prompt is not a policy, the model has no distribution to draw from, or
-                it cannot carry out the plan.
+                it cannot carry out the plan, or the plan is guided by something else.
         """
         self._decider = None
         if prompt in planner.GUIDANCE:
             plan = planner.plan_config(prompt) if plan is None else plan
+            planner.check_guidance(prompt, plan)
             self._decider = planner.Decider(agent, plan, target_fraction, seed is not None)
             seed = seed or 0  # of the candidates
         else:

@@ -244,7 +244,7 @@ CASES = [
     ("evaluate", "--config.run={run}", "lacks preset", a_config(lambda c: c.pop("preset"))),
     ("m3pc_offline", "--config.eval.methods=('m3pc',)", "choose among bc, rcbc, m3pc_m, m3pc_q"),
     ("m3pc_offline", "--config.plan.candidates=0", "plan candidates is 0"),
-    ("m3pc_offline", "--config.plan.readout=rq", "readout is 'rq'; choose fd or rp"),
+    ("m3pc_offline", "--config.m3pc_m.readout=rq", "readout is 'rq'; choose fd or rp"),
     ("m3pc_offline", "--config.imagined_steps=-1", "imagined_steps is -1"),
     ("m3pc_offline", "--config.run={run}", "this run has no critic"),
     (

@@ -109,7 +109,7 @@ def test_the_entropy_estimate_is_ours_on_average():
 
 
 def test_predictions_and_utilities_of_candidates_equal_ours(peer, params):
-    plan = PlanConfig(candidates=6, history=3, horizon=4)
+    plan = PlanConfig(candidates=6, history=3, horizon=4, readout="fd")
     context = context_lib.begin(jnp.linspace(-1.0, 1.0, 5), 2, 8).replace(slot=jnp.int32(3))
     actions = jnp.tanh(jax.random.normal(jax.random.key(0), (6, 4, 2)))
     world = proposals.pruned_world(model.make_model(CONFIG), params, STATS, plan, 4)
@@ -131,7 +131,7 @@ def test_predictions_and_utilities_of_candidates_equal_ours(peer, params):
 
 
 def test_proposals_follow_the_policy_of_the_same_parameters(peer, params):
-    plan = PlanConfig(candidates=4000, history=3, horizon=4)
+    plan = PlanConfig(candidates=4000, history=3, horizon=4, spread=1.0)
     context = context_lib.begin(jnp.linspace(-1.0, 1.0, 5), 2, 8).replace(slot=jnp.int32(3))
     world = proposals.pruned_world(model.make_model(CONFIG), params, STATS, plan, 4)
     dist = world.policy(context, jnp.float32(1.0))

@@ -224,7 +224,7 @@ def test_help_reads_helpers_dictionaries_dataclasses_and_sections():
     pairs = dict(cli_help.flatten(config_files.load(path)))
     said = cli_help.explanations(pairs, *cli_help.sources(path))
     assert said["eval.target_fraction"] == "of the best return in the training data"  # presets
-    assert said["plan.spread"] == "multiplies the standard deviations of the proposals"  # its dict
+    assert said["plan.candidates"] == "N, plans to choose among"  # its dict
     xi = "multiplies the utilities in the softmax (instead, where M3PC-Q plans)"
     assert said["m3pc_q.xi"] == xi
 

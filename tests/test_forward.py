@@ -143,10 +143,12 @@ def critic_value(critic, states, actions):
 
 
 CONFIGS = {
-    "returns": PlanConfig("returns", 7),
+    "returns": PlanConfig("returns", 7, readout="fd"),
     "critic": PlanConfig("critic", 7, discount=1.0),
-    "rp": PlanConfig("returns", 7, readout="rp"),
-    "released": PlanConfig("returns", 7, convention="released", xi=0.01, xi_unit="raw"),
+    "rp": PlanConfig("returns", 7),
+    "released": PlanConfig(
+        "returns", 7, readout="fd", convention="released", xi=0.01, xi_unit="raw"
+    ),
     "long": PlanConfig("critic", 5, history=0, horizon=8, discount=GAMMA),
     "guided_rp": PlanConfig("critic", 5, discount=GAMMA, readout="rp"),
     "at_once": PlanConfig("critic", 5, history=2, horizon=1, discount=GAMMA),
@@ -261,7 +263,7 @@ def test_pruned_plans_are_the_plans_of_whole_passes(pretrained, planners, name, 
 
 def test_candidates_are_drawn_from_the_return_conditioned_policy(pretrained):
     model, params, stats = pretrained
-    config = PlanConfig("returns", 4000)
+    config = PlanConfig("returns", 4000, spread=1.0)
     ctxs = contexts_after(6, 4, count=1)
     ctx = jax.tree.map(lambda x: x[0], ctxs)
     world = proposals.plain_world(model, params, stats, config, 4)
@@ -347,7 +349,7 @@ def test_one_utility_that_is_not_finite_makes_a_decision_unsound(pretrained):
     [
         ("returns", [{"rewards": 3, "returns": 4}, {"rewards": 7, "returns": 8}]),
         ("critic", [{"rewards": 3, "states": 3}, {"rewards": 7, "states": 7}]),
-        ("short", [{"returns": 1}, {"rewards": 2, "returns": 3}]),
+        ("short", [{"returns": 1}, {"states": 2}, {"rewards": 2, "returns": 3}]),
         ("at_once", [{"rewards": 2, "states": 2}]),
     ],
 )
@@ -432,6 +434,8 @@ def test_the_step_of_the_episode_compiles_nothing_again(pretrained):
         ({"history": -1}, "plan history is -1"),
         ({"lambda_": 1.5}, "lambda_ is 1.5; it must be in"),
         ({"xi": float("nan")}, "xi is nan; it must be finite"),
+        ({"spread": -0.5}, "spread is -0.5; it must be finite, not negative"),
+        ({"readout": "rq"}, "readout is 'rq'; choose fd or rp"),
         ({"guidance": "q"}, "guidance is 'q'; choose returns or critic"),
         ({"current_state": "reconstructed"}, "'reconstructed' needs pruned=False"),
     ],
@@ -439,6 +443,17 @@ def test_the_step_of_the_episode_compiles_nothing_again(pretrained):
 def test_a_senseless_plan_is_refused(settings, sentence):
     with pytest.raises(UserError, match=sentence):
         PlanConfig(**settings)
+
+
+def test_what_guides_a_plan_decides_the_settings_that_are_left_open():
+    found = PlanConfig("returns"), PlanConfig("critic")
+    assert [(p.discount, p.spread, p.readout) for p in found] == [
+        (0.99, 0.5, "rp"),
+        (None, 1.0, "fd"),
+    ]
+    for guidance in ("returns", "critic"):
+        given = PlanConfig(guidance, discount=0.9, spread=0.0, readout="fd")
+        assert (given.discount, given.spread, given.readout) == (0.9, 0.0, "fd")
 
 
 @pytest.mark.parametrize(

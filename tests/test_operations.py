@@ -71,7 +71,8 @@ def decide(model, plan, context):
     [
         ((2, 1), {}),
         ((1, 2), {"guidance": "critic"}),
-        ((1, 1), {"readout": "rp"}),
+        ((1, 1), {"readout": "fd"}),
+        ((1, 2), {"pruned": False}),
         ((1, 2), {"guidance": "critic", "pruned": False}),
         ((1, 1), {"readout": "rp", "guidance": "critic"}),
         ((1, 1), {"horizon": 1, "history": 0}),
@@ -129,7 +130,11 @@ def test_xla_counts_little_more_where_there_is_no_loop():
 
 def test_the_pruned_planner_needs_a_fraction_of_the_products():
     config = ModelConfig(SPECS, width=512)
-    pruned, plain = (operations.decision(config, PlanConfig(pruned=p)) for p in (True, False))
+
+    def products(**settings):
+        return operations.decision(config, PlanConfig(readout="fd", **settings))
+
+    pruned, plain = products(), products(pruned=False)
     assert 2.0 < plain / pruned < 4.0
-    doubled = operations.decision(config, PlanConfig(candidates=1250))
+    doubled = products(candidates=1250)
     assert 1.9 * pruned < doubled < 2 * pruned

@@ -237,10 +237,10 @@ def test_a_row_holds_the_way_to_plan_and_its_metrics(tiny_run, tmp_path, capsys)
 
 def test_ways_that_need_a_critic_are_left_out_unless_asked_for(agent):
     names = plan_signal.ways(settings("run", only=()), agent)
-    assert set(names) == {"m", "m_rp", "m_undiscounted", "m_rp_undiscounted"}
+    assert set(names) == {"m", "m_fd", "m_undiscounted", "m_fd_undiscounted"}
     with pytest.raises(UserError, match="this run has no critic"):
         plan_signal.ways(settings("run", only=("q",)), agent)
-    with pytest.raises(UserError, match=r"unknown ways \['z'\]; choose among m, m_rp"):
+    with pytest.raises(UserError, match=r"unknown ways \['z'\]; choose among m, m_fd"):
         plan_signal.ways(settings("run", only=("z",)), agent)
 
 

@@ -49,6 +49,12 @@ def test_a_policy_plans_like_the_batched_actor(agent, method):
         np.testing.assert_allclose(found, agent.to_environment(actions[0]), rtol=1e-4, atol=1e-5)
 
 
+def test_a_plan_that_something_else_guides_is_refused(agent):
+    plan = planner.plan_config("m3pc_m", **SMALL)
+    with pytest.raises(UserError, match="m3pc_q is guided by 'critic' and this plan by 'returns'"):
+        agent.policy("m3pc_q", plan=plan)
+
+
 def test_a_plan_without_selection_is_near_the_policy_it_draws_from(agent):
     plan = planner.plan_config("m3pc_m", candidates=500, xi=0.0, spread=0.0)
     obs = observations(0, 1)[0]

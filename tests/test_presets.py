@@ -2,9 +2,10 @@
 
 import jax
 import pytest
+from ml_collections import config_dict
 
 from experiments import cli, config_files, presets
-from mtm_jax import masks
+from mtm_jax import masks, planner
 from mtm_jax.errors import UserError
 
 CHOICES = {"preset": ("auto", "small"), "variant": ("m3pc", "mtm")}
@@ -71,14 +72,31 @@ def test_presets_keep_the_papers_numbers_where_they_do_not_shrink_them(preset, v
 
 @pytest.mark.parametrize("preset", ["small", "base", "paper"])
 @pytest.mark.parametrize("role", presets.ROLES)
-def test_a_role_and_a_preset_decide_the_masks(preset, role):
+def test_a_role_decides_the_masks_of_every_preset(preset, role):
     name = f"configs/pretrain.py:hopper-medium,preset={preset},role={role}"
     patterns = config_files.load(name).masks.patterns
     assert sum(patterns.values()) == pytest.approx(1.0)
-    expected = {"policy": {"rcbc"}, "world": {"fd"}}.get(role, {"random_autoregressive"})
-    if (preset, role) == ("small", "unified"):
-        expected |= {"rcbc", "bc", "fd", "id", "pi"}
-    assert {name for name, weight in patterns.items() if weight} == expected
+    prompts = {"random_autoregressive", "rcbc", "bc", "fd", "id", "pi"}
+    expected = {"prompts": prompts, "policy": {"rcbc"}, "world": {"fd"}}
+    shown = {name for name, weight in patterns.items() if weight}
+    assert shown == expected.get(role, {"random_autoregressive"})
+
+
+@pytest.mark.parametrize("method", planner.GUIDANCE)
+def test_programs_plan_as_the_library_does(method):
+    config = config_dict.ConfigDict()
+    presets.add_planning(config)
+    assert planner.plan_config(method, **config.plan, **config[method]) == planner.plan_config(
+        method
+    )
+
+
+def test_the_discount_of_one_program_is_not_that_of_another():
+    first, second = config_dict.ConfigDict(), config_dict.ConfigDict()
+    presets.add_planning(first)
+    presets.add_planning(second)
+    first.m3pc_q.discount = 0.5
+    assert second.m3pc_q.discount is None
 
 
 @pytest.mark.parametrize("key", ["env", "preset", "variant", "role"])
