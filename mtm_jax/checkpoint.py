@@ -6,12 +6,14 @@ whole training state) and `meta` (JSON: step, model configuration, data set, dig
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pathlib
 import re
 import shutil
 import textwrap
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -255,4 +257,15 @@ def _remove_unfinished(folder: pathlib.Path) -> None:
     """Remove what is no complete checkpoint, as a save or a removal was killed; no other folder."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.is_dir() and UNFINISHED.fullmatch(path.name):
-            shutil.rmtree(path)
+            _remove_folder(path)
+
+
+def _remove_folder(path: pathlib.Path) -> None:
+    """Remove a folder; a save of this process that failed may still be writing into it."""
+    for wait in (0.1, 0.3, 1.0, 3.0, None):
+        try:
+            return shutil.rmtree(path)
+        except OSError as error:
+            if wait is None or error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
+            time.sleep(wait)

@@ -1,7 +1,9 @@
 """Checkpoints come back bit for bit, and what is damaged or foreign is named."""
 
+import errno
 import gc
 import logging
+import os
 import pathlib
 import resource
 import shutil
@@ -440,6 +442,22 @@ def test_a_training_that_goes_back_saves_again_and_what_came_later_is_set_aside(
     checkpoints.save(7, model_of(make_state()), make_state(), {})
     assert checkpoints.steps() == [5, 7]
     assert sorted(f.name for f in (folder / "later").iterdir()) == ["10", "15"]
+
+
+def test_what_a_failed_save_still_writes_to_is_removed_when_it_has_ended(copied, monkeypatch):
+    unfinished = copied / "checkpoints" / "6.orbax-checkpoint-tmp"
+    (unfinished / "train").mkdir(parents=True)
+    remove, refusals = shutil.rmtree, [errno.ENOTEMPTY, errno.ENOENT]
+
+    def busy(path, *args, **kwargs):
+        if refusals and pathlib.Path(path) == unfinished:
+            number = refusals.pop(0)
+            raise OSError(number, os.strerror(number))
+        remove(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", busy)
+    assert checkpoint.Checkpoints(copied).steps() == [5]
+    assert not unfinished.exists() and not refusals
 
 
 def test_folders_that_are_no_checkpoints_are_left_alone(copied):
