@@ -26,6 +26,7 @@ SKY, YELLOW, BLACK = "#56B4E9", "#E69F00", "#333333"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, BLACK)
 MODALITY_COLOURS = dict(zip(MODALITIES, (BLUE, YELLOW, ORANGE, GREEN), strict=True))
 HIDDEN = "#EDEDED"
+HIDES = 20  # times its usual size: a value that makes the others of a curve look alike
 _TRAINING_SEEDS = (2, 6)  # chosen to differ in what they hide
 STYLE = {
     "font.size": 10,
@@ -56,7 +57,8 @@ def learning_curves(run_dir: str | os.PathLike) -> pathlib.Path:
     """Draw every metric of a run against its steps.
 
     Training losses share a panel with a logarithmic axis, except those that are not always
-    positive. Validation errors have a panel per modality with a curve per mask pattern:
+    positive; a panel of these whose first steps would hide the rest is logarithmic beyond 1.
+    Validation errors have a panel per modality with a curve per mask pattern:
     "valid/fd/states" is the curve "fd" of "validation: states". Others have their own panel.
 
     Returns:
@@ -167,8 +169,11 @@ def _curves(axis: Axes, title: str, curves: Mapping[str, np.ndarray]) -> None:
         colour = MODALITY_COLOURS.get(name) or next(others)
         marker = "o" if len(points) == 1 else None
         axis.plot(*points.T, color=colour, lw=1.6, marker=marker, label=name)
-    if all((points[:, 1] > 0).all() for points in curves.values()):
+    values = np.concatenate([points[:, 1] for points in curves.values()])
+    if (values > 0).all():
         axis.set_yscale("log")
+    elif np.abs(values).max() > HIDES * np.median(np.abs(values)):
+        axis.set_yscale("symlog", linthresh=1.0)
     axis.set_title(title)
     axis.set_xlabel("gradient steps")
     axis.xaxis.set_major_locator(ticker.MaxNLocator(5))

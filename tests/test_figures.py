@@ -53,6 +53,15 @@ def test_learning_curves_place_every_metric(tmp_path, drawn):
     assert axes["train/actions"].get_yscale() == "linear"
 
 
+@pytest.mark.parametrize(("first", "scale"), [(-3.0, "linear"), (365.0, "symlog")])
+def test_first_steps_do_not_hide_the_rest_of_a_curve(tmp_path, drawn, first, scale):
+    writer = metrics.MetricsWriter(tmp_path)
+    for step, value in enumerate((first, 1.5, 0.5, -0.5), 1):
+        writer.write(step, {"train/nll": value})
+    figures.learning_curves(tmp_path)
+    assert drawn[0].axes[0].get_yscale() == scale
+
+
 def test_scores_show_every_episode_and_the_mean(tmp_path, drawn):
     write_result(tmp_path, "bc", [10.0, 30.0], dataset_mean_score=15.0)
     write_result(tmp_path, "rcbc", [40.0])
