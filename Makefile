@@ -48,7 +48,7 @@ behaviours: .venv/.installed ## train the behaviour policies of the built-in dat
 	@test -n "$(ENV)" || { echo "error: make behaviours needs ENV, e.g. ENV=hopper" >&2; exit 2; }
 	$(BIN)/python -m experiments.behaviours --config='configs/behaviours.py:$(ENV)'
 	$(BIN)/python -m experiments.ladder --config='configs/ladder.py:$(ENV)' \
-	  --config.out=mtm_jax/data/actors/$(ENV)
+	  --config.out=mtm_jax/data/builtin/actors/$(ENV)
 
 figures: .venv/.installed ## draw the figures of the README
 	$(BIN)/python -m experiments.mask_figure
@@ -61,7 +61,7 @@ test-slow: .venv/.installed ## run the slow tests
 
 # XLA optimises only here: the other tests compile more than they compute.
 test-optimised: .venv/.installed ## run the numerical tests fully optimised
-	XLA_FLAGS= $(PYTEST) tests/test_golden.py tests/test_visibility.py tests/test_networks.py \
+	XLA_FLAGS= $(PYTEST) tests/models/test_golden.py tests/models/test_visibility.py tests/models/test_networks.py \
 	  $(PYTEST_FLAGS)
 
 chaos: .venv/.installed ## kill programs at random moments, continue and compare them [RUNS=50]

@@ -6,7 +6,7 @@ python -m experiments.bench --config.sections="('training','decisions')"
 
 from ml_collections import config_dict
 
-from experiments import presets
+from configs import common as presets
 
 
 def get_config():

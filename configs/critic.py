@@ -6,7 +6,7 @@ python -m experiments.critic --config=configs/critic.py:hopper-medium,preset=sma
 
 from ml_collections import config_dict
 
-from experiments import named_run
+from experiments.training import named_run
 
 NAME_KEYS = named_run.NAME_KEYS
 

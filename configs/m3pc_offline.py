@@ -6,7 +6,8 @@ python -m experiments.m3pc_offline --config.run=RUN --config.plan.candidates=250
 
 from ml_collections import config_dict
 
-from experiments import named_run, presets
+from configs import common as presets
+from experiments.training import named_run
 
 NAME_KEYS = named_run.NAME_KEYS
 

@@ -5,7 +5,7 @@ python -m experiments.plan_signal --config.run=runs/pretrain/hopper-medium-m3pc-
 
 from ml_collections import config_dict
 
-from experiments import presets
+from configs import common as presets
 
 
 def _q(**settings):

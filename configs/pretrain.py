@@ -8,7 +8,7 @@ python -m experiments.pretrain --config=configs/pretrain.py:hopper-medium,role=w
 
 from ml_collections import config_dict
 
-from experiments import presets
+from configs import common as presets
 from mtm_jax.data import info as data_info
 
 # Keys that the name decides together with others, and how the name says them.

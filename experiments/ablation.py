@@ -17,11 +17,15 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from experiments import cli, evaluate, m3pc_offline, named_run, runs
-from mtm_jax import agent as agent_lib
-from mtm_jax import planner, results, score_figures
+from experiments import evaluate, m3pc_offline
+from experiments.runtime import cli, runs
+from experiments.training import named_run
+from mtm_jax.agents import planner
+from mtm_jax.agents import pretrained as agent_lib
 from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
+from mtm_jax.io import results
+from mtm_jax.plots import score_figures
 
 # Setting -> values: M3PC figures 7 to 9, and the choices that papers and code leave open.
 STUDIES: dict[str, tuple] = {

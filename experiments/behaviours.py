@@ -20,13 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import config_dict
 
-from experiments import behaviour_store, cli, environments, nonfinite, runs, signals
-from mtm_jax import metrics, progress, rnd, sac
-from mtm_jax import training as training_lib
+from experiments.runtime import cli, runs, signals
+from experiments.training import behaviour_store, environments, nonfinite
 from mtm_jax.config import RNDConfig, SACConfig
-from mtm_jax.data import coverage, shard
+from mtm_jax.data.builtin import coverage, shard
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
+from mtm_jax.io import metrics, progress
+from mtm_jax.training import rnd, sac
+from mtm_jax.training import trainer as training_lib
 
 
 class Phase(NamedTuple):

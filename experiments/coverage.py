@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import config_dict
 
-from experiments import cli
-from mtm_jax import progress, records
-from mtm_jax.data import coverage, ladders, shard
+from experiments.runtime import cli
+from mtm_jax.data.builtin import coverage, ladders, shard
 from mtm_jax.envs import make, registry, walker_tasks
 from mtm_jax.errors import UserError
+from mtm_jax.io import progress, records
 
 SPEC = registry.ENVS["walker_run"]
 

@@ -18,11 +18,14 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from experiments import build, cli, group, named_run, nonfinite, pretrain, runs, signals
-from experiments.critic_run import CriticRun
-from mtm_jax import dataset, iql, progress
+from experiments import pretrain
+from experiments.runtime import cli, runs, signals
+from experiments.training import build, group, named_run, nonfinite
+from experiments.training.critic_run import CriticRun
 from mtm_jax.config import CriticConfig
 from mtm_jax.errors import UserError
+from mtm_jax.io import progress
+from mtm_jax.training import dataset, iql
 
 # By the run's preset. M3PC table 4 has a discount of 0.99; plans by a critic that looks no further
 # than 100 steps fell earlier (README, Planning).

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from ml_collections import config_dict
 
-from experiments import cli, runs
-from mtm_jax import actors, figures, progress, results
-from mtm_jax import agent as agent_lib
+from experiments.runtime import cli, runs
+from mtm_jax.agents import actors
+from mtm_jax.agents import pretrained as agent_lib
 from mtm_jax.envs import registry, rollout
 from mtm_jax.errors import UserError
+from mtm_jax.io import progress, results
 from mtm_jax.planning import roles
+from mtm_jax.plots import figures
 from mtm_jax.types import DataInfo
 
 

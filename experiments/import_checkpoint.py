@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from ml_collections import config_dict
 
-from experiments import cli
-from mtm_jax import model_files, torch_import
+from experiments.runtime import cli
+from mtm_jax.agents import model_files, torch_import
 from mtm_jax.errors import UserError
 
 

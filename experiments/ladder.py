@@ -15,8 +15,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from ml_collections import config_dict
 
-from experiments import cli, runs
-from mtm_jax.data import collector, coverage, ladders, shard
+from experiments.runtime import cli, runs
+from mtm_jax.data.builtin import collector, coverage, ladders, shard
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 

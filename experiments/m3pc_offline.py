@@ -18,13 +18,17 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from experiments import cli, evaluate, named_run, runs
-from mtm_jax import agent as agent_lib
-from mtm_jax import imagination, imagination_figures, planner, results, score_figures, video
+from experiments import evaluate
+from experiments.runtime import cli, runs
+from experiments.training import named_run
+from mtm_jax.agents import imagination, planner
+from mtm_jax.agents import pretrained as agent_lib
 from mtm_jax.config import PlanConfig
 from mtm_jax.envs import registry, rollout
 from mtm_jax.errors import UserError
+from mtm_jax.io import results
 from mtm_jax.planning import roles
+from mtm_jax.plots import imagination_figures, score_figures, video
 
 METHODS = (*roles.POLICIES, *planner.GUIDANCE)
 

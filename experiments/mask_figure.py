@@ -1,7 +1,7 @@
 """Draw which tokens the model sees in training and under every prompt (docs/mask_patterns.png)."""
 
-from experiments import cli
-from mtm_jax import figures
+from experiments.runtime import cli
+from mtm_jax.plots import figures
 
 
 def main(config):

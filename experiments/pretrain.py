@@ -2,7 +2,7 @@
 
 Running the same command again continues an interrupted run, and shows the results of a finished
 one; experiments.evaluate evaluates it again. Several seeds, learning rates or entropy targets are
-trained in one program; each has a run folder of its own (see experiments/group.py).
+trained in one program; each has a run folder of its own (see experiments/training/group.py).
 The run folder holds config.json, metrics.jsonl, results.jsonl, checkpoints and figures.
 """
 
@@ -19,25 +19,18 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import config_dict
 
-from experiments import (
-    build,
-    cli,
-    compilation,
-    debug_batch,
-    distributed,
-    group,
-    machine,
-    nonfinite,
-    pretrain_run,
-    runs,
-    signals,
-)
 from experiments import evaluate as evaluate_lib
-from experiments.pretrain_run import Run
-from mtm_jax import figures, held_out, model, pretrain, progress, results, sharding
+from experiments.runtime import cli, compilation, distributed, machine, runs, signals
+from experiments.training import build, debug_batch, group, nonfinite, pretrain_run
+from experiments.training.pretrain_run import Run
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import make
 from mtm_jax.errors import UserError
+from mtm_jax.io import progress, results
+from mtm_jax.models import trajectory_model as model
+from mtm_jax.plots import figures
+from mtm_jax.training import pretrain, sharding
+from mtm_jax.training import validation as held_out
 
 MAX_SEED = 2**32
 

@@ -21,9 +21,10 @@ import rich.console
 import rich.table
 from ml_collections import config_dict
 
-from experiments import cli, report_studies, runs
-from mtm_jax import records, score_figures, statistics
+from experiments.runtime import cli, report_studies, runs
 from mtm_jax.errors import UserError
+from mtm_jax.io import records
+from mtm_jax.plots import score_figures, statistics
 
 _SCORES = "normalized_scores"
 _FIELDS = {"dataset": str, "method": str, "seed": int, "step": int, _SCORES: list}

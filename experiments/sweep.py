@@ -23,7 +23,7 @@ import rich.console
 import rich.table
 from ml_collections import config_dict
 
-from experiments import cli, sweep_job
+from experiments.runtime import cli, sweep_job
 from mtm_jax.errors import UserError
 
 POLL_SECONDS = 2.0

@@ -14,7 +14,10 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mtm_jax.agent import Agent, load
+    from mtm_jax.agents.model_files import load_model
+    from mtm_jax.agents.policy import Policy
+    from mtm_jax.agents.pretrained import Agent, load
+    from mtm_jax.agents.torch_import import from_torch_state_dict
     from mtm_jax.config import (
         CriticConfig,
         LossConfig,
@@ -26,24 +29,21 @@ if TYPE_CHECKING:
     )
     from mtm_jax.data.own import from_arrays as trajectories_from_arrays
     from mtm_jax.data.sources import load as load_data
-    from mtm_jax.dataset import (
+    from mtm_jax.errors import UserError
+    from mtm_jax.models.trajectory_model import Model, make_model
+    from mtm_jax.training.dataset import (
         Dataset,
         keep_modality,
         make_dataset,
         sample_transitions,
         sample_windows,
     )
-    from mtm_jax.errors import UserError
-    from mtm_jax.model import Model, make_model
-    from mtm_jax.model_files import load_model
-    from mtm_jax.policy import Policy
-    from mtm_jax.torch_import import from_torch_state_dict
     from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
 
 _HOME = {
-    "Agent": "agent",
-    "Policy": "policy",
-    "load": "agent",
+    "Agent": "agents.pretrained",
+    "Policy": "agents.policy",
+    "load": "agents.pretrained",
     "CriticConfig": "config",
     "LossConfig": "config",
     "MaskConfig": "config",
@@ -52,16 +52,16 @@ _HOME = {
     "PlanConfig": "config",
     "PretrainConfig": "config",
     "load_data": "data.sources:load",
-    "load_model": "model_files",
-    "Dataset": "dataset",
-    "keep_modality": "dataset",
-    "make_dataset": "dataset",
-    "sample_transitions": "dataset",
-    "sample_windows": "dataset",
+    "load_model": "agents.model_files",
+    "Dataset": "training.dataset",
+    "keep_modality": "training.dataset",
+    "make_dataset": "training.dataset",
+    "sample_transitions": "training.dataset",
+    "sample_windows": "training.dataset",
     "UserError": "errors",
-    "Model": "model",
-    "make_model": "model",
-    "from_torch_state_dict": "torch_import",
+    "Model": "models.trajectory_model",
+    "make_model": "models.trajectory_model",
+    "from_torch_state_dict": "agents.torch_import",
     "DataInfo": "types",
     "ModalitySpec": "types",
     "Trajectories": "types",

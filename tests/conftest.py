@@ -39,7 +39,7 @@ def root() -> pathlib.Path:
 @pytest.fixture
 def drawn(monkeypatch):
     """Collect figures in place of writing them."""
-    from mtm_jax import figures
+    from mtm_jax.plots import figures
 
     kept = []
 
@@ -110,7 +110,7 @@ def smooth_episode(rng: np.random.Generator, steps: int) -> dict[str, np.ndarray
 @pytest.fixture(scope="session")
 def tiny_config(hopper_file):
     """Return a function that makes a configuration of seconds, with overrides "KEY=VALUE"."""
-    from experiments import cli
+    from experiments.runtime import cli
 
     tiny = (
         *(f"source={hopper_file}", "steps=30", "batch_size=16", "log_every=10", "save_every=10"),
@@ -154,8 +154,11 @@ def drawn_run(tiny_config, tmp_path_factory) -> pathlib.Path:
     """Folder of a run with a checkpoint of parameters as they are drawn; copy it to change it."""
     import jax
 
-    from experiments import build, runs
-    from mtm_jax import agent, checkpoint, model
+    from experiments.runtime import runs
+    from experiments.training import build
+    from mtm_jax.agents import pretrained as agent
+    from mtm_jax.io import checkpoint
+    from mtm_jax.models import trajectory_model as model
 
     folder = tmp_path_factory.mktemp("drawn") / "run"
     config = tiny_config(folder)

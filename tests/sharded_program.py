@@ -1,4 +1,4 @@
-"""A tiny training on all devices there are; started by tests/test_sharding.py.
+"""A tiny training on all devices there are; started by tests/training/test_sharding.py.
 
 python -m tests.sharded_program FOLDER
 """
@@ -13,11 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import group as group_lib
-from experiments import nonfinite
-from mtm_jax import checkpoint, dataset, gathering, model, pretrain, sharding, trees
+from experiments.training import group as group_lib
+from experiments.training import nonfinite
 from mtm_jax.config import LossConfig, ModelConfig, OptimConfig, PretrainConfig
 from mtm_jax.errors import UserError
+from mtm_jax.io import checkpoint, trees
+from mtm_jax.models import packing as gathering
+from mtm_jax.models import trajectory_model as model
+from mtm_jax.training import dataset, pretrain, sharding
 from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
 
 WINDOW, RATES = 3, (1e-2, 2e-3)

@@ -15,9 +15,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from experiments import cli, failures
-from mtm_jax import checkpoint
-from mtm_jax.data import collector
+from experiments.runtime import cli, failures
+from mtm_jax.data.builtin import collector
+from mtm_jax.io import checkpoint
 
 pytestmark = pytest.mark.usefixtures("clean_logging", "empty_home", "compiled_once")
 

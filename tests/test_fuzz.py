@@ -14,13 +14,21 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from experiments import runs
-from mtm_jax import dataset, model, model_files, records
+from experiments.runtime import runs
+from mtm_jax.agents import model_files
 from mtm_jax.config import ModelConfig
-from mtm_jax.data import d4rl, exorl, ladders, minari, minari_writer, own, robomimic
 from mtm_jax.data import info as data_info
+from mtm_jax.data import own, robomimic
+from mtm_jax.data.builtin import ladders
+from mtm_jax.data.d4rl import reader as d4rl
+from mtm_jax.data.exorl import reader as exorl
+from mtm_jax.data.minari import reader as minari
+from mtm_jax.data.minari import writer as minari_writer
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
+from mtm_jax.io import records
+from mtm_jax.models import trajectory_model as model
+from mtm_jax.training import dataset
 from mtm_jax.types import ModalitySpec, Trajectories
 
 HOPPER = registry.ENVS["hopper"]

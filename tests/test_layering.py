@@ -182,7 +182,7 @@ def test_forbidden_constructs_are_absent():
         ("masks", "from mtm_jax.planning import context", "level 3"),
         ("iql", "from mtm_jax import planning, data", "level 4"),
         ("config", "import mtm_jax.envs.registry", "level 4"),
-        ("model", "from mtm_jax.dataset import Dataset", "level 3"),
+        ("model", "from mtm_jax.training.dataset import Dataset", "level 3"),
         ("pretrain", "from flax import linen as nn", "linen lives in"),
         ("pretrain", "import flax.linen as nn", "linen lives in"),
         ("tokens", "import flax.traverse_util", "struct only"),
@@ -241,7 +241,7 @@ def test_one_module_opens_archives():
 @pytest.mark.parametrize(
     ("call", "module"),
     [
-        (".savefig(", "mtm_jax/figures.py"),
+        (".savefig(", "mtm_jax/plots/figures.py"),
         ("mj_getState(", "mtm_jax/envs/simulator.py"),
         ("mj_setState(", "mtm_jax/envs/simulator.py"),
     ],

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import cli, runs
-from mtm_jax import checkpoint, records, trees
+from experiments.runtime import cli, runs
+from mtm_jax.io import checkpoint, records, trees
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TRAINING = ("pretrain", "critic", "behaviours")

@@ -8,10 +8,13 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from mtm_jax import cache
-from mtm_jax.data import behaviours, d4rl_files, minari, minari_metadata
+from mtm_jax.data.builtin import behaviours
+from mtm_jax.data.d4rl import files as d4rl_files
+from mtm_jax.data.minari import metadata as minari_metadata
+from mtm_jax.data.minari import reader as minari
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
+from mtm_jax.io import cache
 
 SOURCES = ("builtin", "d4rl", "minari")
 _BUILTIN = re.compile(r"mtm_jax/(?P<name>.+)-(?P<steps>\d+)-seed(?P<seed>\d+)-v0")

@@ -12,10 +12,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 
-from mtm_jax import cache
-from mtm_jax import progress as progress_bar
 from mtm_jax.data import download_part
 from mtm_jax.errors import UserError
+from mtm_jax.io import cache
+from mtm_jax.io import progress as progress_bar
 
 # Says with a UserError what is wrong with the file of this path and sha256.
 Check = Callable[[pathlib.Path, str], None]

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mtm_jax.data import archives, episodes, relabel, validation
+from mtm_jax.data import archives, episodes, validation
 from mtm_jax.data import info as data_info
+from mtm_jax.data.exorl import relabel
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo, Trajectories

@@ -8,8 +8,14 @@ import pathlib
 
 import h5py
 
-from mtm_jax.data import behaviours, d4rl, d4rl_files, exorl, minari, own, relabel, robomimic
 from mtm_jax.data import info as data_info
+from mtm_jax.data import own, robomimic
+from mtm_jax.data.builtin import behaviours
+from mtm_jax.data.d4rl import files as d4rl_files
+from mtm_jax.data.d4rl import reader as d4rl
+from mtm_jax.data.exorl import reader as exorl
+from mtm_jax.data.exorl import relabel
+from mtm_jax.data.minari import reader as minari
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.types import Trajectories

@@ -15,8 +15,8 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from mtm_jax import progress as progress_bar
 from mtm_jax.errors import UserError
+from mtm_jax.io import progress as progress_bar
 
 _BACKEND = "MUJOCO_GL"
 # dm_control looks for a window system when it is imported and warns where there is none. mujoco,

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mtm_jax import queries, tokens
+from mtm_jax import tokens
 from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
-from mtm_jax.model import Model
+from mtm_jax.models import queries
+from mtm_jax.models.trajectory_model import Model
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import proposals, scoring
 

@@ -14,7 +14,7 @@ from jax import Array
 
 from mtm_jax import distributions, masks, tokens
 from mtm_jax.config import PlanConfig
-from mtm_jax.model import Model, Placed
+from mtm_jax.models.trajectory_model import Model, Placed
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles
 from mtm_jax.types import ModalitySpec

@@ -1,0 +1,1 @@
+"""Time everything on this machine: `python -m experiments.bench`."""

@@ -1,0 +1,176 @@
+"""Programs of `experiments.bench` that decide: by the policy alone and by planning.
+
+Settings vary one by one around the standard point. Decisions are those in the course of an
+episode, with a full window; parameters are random, which changes no time.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import config_dict
+
+from experiments.bench import operations
+from experiments.bench import programs as bench_programs
+from experiments.bench import training as bench_training
+from mtm_jax import tokens
+from mtm_jax.agents import planner
+from mtm_jax.config import CriticConfig, ModelConfig, PlanConfig
+from mtm_jax.models import trajectory_model as model
+from mtm_jax.planning import context as context_lib
+from mtm_jax.planning import forward, roles
+from mtm_jax.training import iql
+
+
+class Point(NamedTuple):
+    """One setting of a decision."""
+
+    method: str  # "rcbc", "m3pc_m" or "m3pc_q"
+    candidates: int | None  # N; None where nothing is planned
+    horizon: int | None
+    environments: int
+    pruned: bool | None
+
+
+def points(config: config_dict.ConfigDict, width: int) -> list[list[Point]]:
+    """List what to time at one width, in groups that are timed in one loop.
+
+    M3PC-M over the candidates at every width; the rest at the widths of `config.around`.
+    """
+    n, h = config.plan.candidates, config.plan.horizon
+    around = width in config.around
+    environments = [e for e in config.environments if e != 1] if around else []
+    found = [[Point("rcbc", None, None, e, None)] for e in (1, *environments)]
+    for method in planner.GUIDANCE:
+        every = around or method == "m3pc_m"
+        counts = dict.fromkeys((*(config.candidates if every else ()), n))
+        found += [[Point(method, count, h, 1, True)] for count in sorted(counts)]
+        others = [x for x in config.horizons if x != h] if around else []
+        found += [[Point(method, n, x, 1, True)] for x in others]
+        found += [[Point(method, n, h, e, True)] for e in environments]
+    if width in config.compared:
+        standard = Point("m3pc_m", n, h, 1, True)
+        found[found.index([standard])].append(standard._replace(pruned=False))
+    return found
+
+
+def multiply_adds(network: model.Model, point: Point, history: int) -> int:
+    """Count the products of all environments' decisions."""
+    if point.method == "rcbc":
+        return point.environments * operations.policy(network.config)
+    plan = plan_of(point, history)
+    return point.environments * operations.decision(network.config, plan, CriticConfig())
+
+
+def seconds_at(
+    rate: float, network: model.Model, group: Sequence[Point], config: config_dict.ConfigDict
+) -> float:
+    """Say how long calls of a group would take at a rate in GFLOP/s."""
+    counts = [multiply_adds(network, point, config.plan.history) for point in group]
+    return 2e-9 * sum(counts) / rate
+
+
+def plan_of(point: Point, history: int) -> PlanConfig:
+    """Build the plan of a point: everything is read from one pass, as the released planner does."""
+    return planner.plan_config(
+        point.method,
+        readout="fd",
+        candidates=point.candidates,
+        horizon=point.horizon,
+        history=history,
+        pruned=point.pruned,
+        discount=CriticConfig().discount,
+    )
+
+
+def works(
+    config: config_dict.ConfigDict, products: bench_training.Products
+) -> bench_training.Works:
+    """All decisions, width by width; what would take too long is left out."""
+    for dtype in bench_programs.dtypes(config):
+        for width in config.widths:
+            sizes = {"width": width, "encoder_layers": config.encoder_layers}
+            network = network_of(compute_dtype=dtype, **sizes)
+            groups, left_out = bearable(config, network, products[dtype].peak)
+            make = functools.partial(compile_point, network, history=config.plan.history)
+            makes = [[functools.partial(make, point) for point in group] for group in groups]
+            yield bench_programs.Work(f"decisions, width {width}", makes, left_out)
+
+
+def bearable(
+    config: config_dict.ConfigDict, network: model.Model, peak: float
+) -> tuple[list[list[Point]], list[str]]:
+    """Drop the last points of groups whose rounds would be too long; say which and why."""
+    groups, left_out, width = [], [], network.config.width
+    for group in points(config, width):
+        while group and (needed := seconds_at(peak, network, group, config)) > config.longest:
+            left_out.append(f"{say(group[-1], width)}: {needed:.2g} s a round at that rate")
+            group = group[:-1]
+        groups += [group] if group else []
+    return groups, left_out
+
+
+def say(point: Point, width: int) -> str:
+    """Name a point in words."""
+    settings = {k: v for k, v in point._asdict().items() if v is not None and k != "method"}
+    named = ", ".join(f"{k} {v}" for k, v in (settings | {"width": width}).items())
+    return f"{point.method} with {named}"
+
+
+def network_of(**sizes: Any) -> model.Model:
+    """Make a model with hopper's dimensions."""
+    return model.make_model(ModelConfig(bench_training.MODALITIES, dropout=0.0, **sizes))
+
+
+def compile_point(network: model.Model, point: Point, history: int) -> bench_programs.Program:
+    """Compile the decisions of one point."""
+    arguments = random_arguments(network, point, history)
+    if point.method == "rcbc":
+        decide = functools.partial(_clone, network)
+    else:
+        plan = plan_of(point, history)
+        value = planner.least_q if plan.guidance == "critic" else None
+        act = forward.make_planner(network, plan, bench_training.LIMIT, value).act
+        decide = functools.partial(_plan, act)
+    call, memory = bench_programs.compile_call(decide, arguments)
+    settings = point._asdict() | {"width": network.config.width}
+    program = {True: "", None: "", False: "plain"}[settings.pop("pruned")]
+    name = bench_programs.name("decisions", settings.pop("method"), network.config.compute_dtype)
+    name |= settings | {"program": program}
+    count = multiply_adds(network, point, history)
+    return bench_programs.Program(name, call, count, decisions=point.environments, bytes=memory)
+
+
+def _clone(network: model.Model, weights: forward.Weights, contexts: Any, *_: Any) -> jax.Array:
+    choose = functools.partial(roles.act, network, weights.params, weights.stats)
+    return jax.vmap(lambda context: choose(context, jnp.float32(1.0)))(contexts)
+
+
+def _plan(act: Callable, *arguments: Any) -> jax.Array:
+    return act(*arguments)[0]
+
+
+def random_arguments(network: model.Model, point: Point, history: int) -> tuple:
+    """Make what a planner takes: weights, full windows, a target and a key."""
+    dims = {m.name: m.features for m in network.config.modalities}
+    stats = {m: tokens.identity_stats(n) for m, n in dims.items()}
+    critic = None
+    if point.method == "m3pc_q":
+        state = iql.init_state(jax.random.key(1), CriticConfig(), dims["states"], dims["actions"])
+        critic = iql.raw_params(state, CriticConfig()), stats["states"]
+    weights = forward.Weights(jax.jit(network.init)(jax.random.key(0)), stats, critic)
+    contexts = full_windows(point.environments, dims, network.config.window, history)
+    return weights, contexts, jnp.float32(1.0), jax.random.key(2)
+
+
+def full_windows(
+    environments: int, dims: dict[str, int], window: int, history: int
+) -> context_lib.Context:
+    """Windows in the course of an episode."""
+    begin = functools.partial(context_lib.begin, action_dim=dims["actions"], window=window)
+    contexts = jax.vmap(begin)(jnp.zeros((environments, dims["states"])))
+    return contexts.replace(slot=jnp.full(environments, history, jnp.int32))

@@ -1,0 +1,190 @@
+"""Programs of `experiments.bench` that train: gradient steps and window sampling."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from experiments.bench import operations
+from experiments.bench import programs as bench_programs
+from experiments.bench import timing as bench_timing
+from experiments.runtime import config_files
+from experiments.training import build
+from mtm_jax.config import MaskConfig, ModelConfig, OptimConfig, PretrainConfig
+from mtm_jax.models import trajectory_model as model
+from mtm_jax.training import dataset, pretrain
+from mtm_jax.training import trainer as training
+from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
+
+# Hopper's dimensions.
+MODALITIES = (
+    ModalitySpec("states", 11),
+    ModalitySpec("returns", 1),
+    ModalitySpec("actions", 3, head="tanh_normal"),
+    ModalitySpec("rewards", 1),
+)
+LIMIT = 1000  # steps of an episode
+
+Products = Mapping[str, bench_timing.Product]
+Works = Iterator[bench_programs.Work]
+
+
+class Point(NamedTuple):
+    """One setting of a training step."""
+
+    width: int
+    batch_size: int
+    window: int
+
+
+def points(config: config_dict.ConfigDict) -> list[Point]:
+    """List what to time: every size, and around one of them each setting for itself."""
+    sizes, window = config.training, ModelConfig(MODALITIES).window
+    found = [Point(*size, window) for size in zip(sizes.widths, sizes.batches, strict=True)]
+    centre = found[0]
+    found += [centre._replace(batch_size=n) for n in sizes.other_batches]
+    found += [centre._replace(window=n) for n in sizes.other_windows]
+    return list(dict.fromkeys(found))
+
+
+def works(config: config_dict.ConfigDict, products: Products) -> Works:
+    """Training steps without a preset's extras; the windows of each are sampled beside it."""
+    for dtype in bench_programs.dtypes(config):
+        groups = []
+        for point in points(config):
+            settings = plain_settings(point, config.encoder_layers, dtype)
+            prepared = functools.cache(functools.partial(prepare, settings))
+            name = bench_programs.name("training", "training", dtype, **point._asdict())
+            groups.append(
+                [
+                    functools.partial(steps, prepared, config.training.steps, name),
+                    functools.partial(sampling, prepared, name | {"what": "windows"}),
+                ]
+            )
+        yield bench_programs.Work("training", groups)
+
+
+def preset_works(config: config_dict.ConfigDict, products: Products) -> Works:
+    """Training steps as the presets have them; a row says how many a training takes."""
+    usual = ("small",) if jax.default_backend() == "cpu" else ("small", "base", "paper")
+    for preset in dict.fromkeys(usual if "auto" in config.presets else config.presets):
+        chosen = config_files.load(f"configs/pretrain.py:hopper-medium,preset={preset}")
+        data = build.split(trajectories(), chosen)
+        settings = build.pretrain_config(chosen, data)
+        point = Point(settings.model.width, settings.batch_size, settings.model.window)
+        dtype = settings.model.compute_dtype
+        name = bench_programs.name("presets", f"preset {preset}", dtype, **point._asdict())
+        name |= {"whole_training_steps": chosen.steps}
+        prepared = functools.cache(functools.partial(prepare, settings))
+        make = functools.partial(steps, prepared, config.training.steps, name)
+        yield bench_programs.Work(f"preset {preset}", [[make]])
+
+
+def seed_works(config: config_dict.ConfigDict, products: Products) -> Works:
+    """Training steps of a preset, with one seed and with several in one program."""
+    preset = "small" if jax.default_backend() == "cpu" else "base"
+    chosen = config_files.load(f"configs/pretrain.py:hopper-medium,preset={preset}")
+    settings = build.pretrain_config(chosen, build.split(trajectories(), chosen))
+    prepared = functools.cache(functools.partial(prepare, settings))
+    name = bench_programs.name("seeds", f"preset {preset}", settings.model.compute_dtype)
+    count = config.training.steps
+    group = [
+        functools.partial(seed_steps, prepared, count, name | {"seeds": seeds})
+        for seeds in dict.fromkeys((1, *config.seeds))
+    ]
+    yield bench_programs.Work("seeds", [group])
+
+
+def seed_steps(prepared: Any, count: int, name: dict[str, Any]) -> bench_programs.Program:
+    """Compile `count` training steps a call, of all seeds."""
+    settings, network, data, stats, trainer = prepared()
+    seeds, key = name["seeds"], jax.random.key(0)
+    if seeds > 1:
+        trainer = pretrain.make_group_trainer([settings] * seeds, network, stats)
+        key = jax.random.split(key, seeds)
+    call, memory = compile_trainer(trainer, data, count, key)
+    products = seeds * operations.training_step(settings.model, settings.batch_size)
+    return bench_programs.Program(name, call, products, steps=count, bytes=memory)
+
+
+def plain_settings(point: Point, encoder_layers: int, dtype: str) -> PretrainConfig:
+    """Settings of a training step without dropout, under random autoregressive masks."""
+    sizes = {"window": point.window, "width": point.width, "encoder_layers": encoder_layers}
+    return PretrainConfig(
+        model=ModelConfig(MODALITIES, dropout=0.0, compute_dtype=dtype, **sizes),
+        masks=MaskConfig(),
+        optim=OptimConfig(total_steps=1000, warmup_steps=10),
+        batch_size=point.batch_size,
+    )
+
+
+class Prepared(NamedTuple):
+    """A training program with random data."""
+
+    settings: PretrainConfig
+    network: model.Model
+    data: dataset.Dataset
+    stats: Mapping[str, Any]
+    trainer: training.Trainer
+
+
+def prepare(settings: PretrainConfig) -> Prepared:
+    """Build a training program and its data."""
+    data = dataset.make_dataset(trajectories(), settings.model.window)
+    network, stats = model.make_model(settings.model), dataset.compute_stats(data)
+    return Prepared(settings, network, data, stats, pretrain.make_trainer(settings, network, stats))
+
+
+def steps(prepared: Any, count: int, name: dict[str, Any]) -> bench_programs.Program:
+    """Compile `count` training steps a call."""
+    settings, _, data, _, trainer = prepared()
+    call, memory = compile_trainer(trainer, data, count)
+    products = operations.training_step(settings.model, settings.batch_size)
+    return bench_programs.Program(name, call, products, steps=count, bytes=memory)
+
+
+def compile_trainer(
+    trainer: training.Trainer, data: Any, count: int, key: jax.Array | None = None
+) -> tuple[bench_programs.Call, int | None]:
+    """Compile a call of any trainer's `run`, which continues where the last one ended."""
+
+    def run(state: Any, data: Any) -> Any:
+        return trainer.run(state, data, count)[0]
+
+    state = trainer.init(jax.random.key(0) if key is None else key)
+    return bench_programs.compile_updates(run, state, data)
+
+
+def sampling(prepared: Any, name: dict[str, Any]) -> bench_programs.Program:
+    """Compile the sampling of one batch of windows."""
+    settings, _, data, _, _ = prepared()
+
+    def sample(key: jax.Array, data: dataset.Dataset) -> dataset.Windows:
+        return dataset.sample_windows(key, data, settings.batch_size, settings.model.window)
+
+    call, memory = bench_programs.compile_call(sample, (jax.random.key(1), data))
+    return bench_programs.Program(name, call, bytes=memory)
+
+
+@functools.cache
+def trajectories() -> Trajectories:
+    """Random episodes: what the numbers are does not change the time."""
+    rng = np.random.default_rng(0)
+    episodes, length = 100, 500
+    total = episodes * length
+    dims = {m.name: m.features for m in MODALITIES}
+    bound = (1.0,) * dims["actions"]
+    return Trajectories(
+        observations=rng.normal(size=(total, dims["states"])).astype(np.float32),
+        actions=rng.uniform(-1, 1, (total, dims["actions"])).astype(np.float32),
+        rewards=rng.normal(size=total).astype(np.float32),
+        terminals=np.zeros(total, bool),
+        lengths=np.full(episodes, length),
+        final_observations=np.zeros((episodes, dims["states"]), np.float32),
+        info=DataInfo("random", "bench", "Hopper-v5", LIMIT, tuple(-b for b in bound), bound),
+    )

@@ -1,0 +1,1 @@
+"""List, inspect, collect, convert and download data sets: `python -m experiments.data`."""

@@ -1,0 +1,1 @@
+"""Measure what planning has to choose by: `python -m experiments.plan_signal`."""

@@ -1,0 +1,78 @@
+"""The sensitivity instrument of `experiments.plan_signal`: do predictions depend on actions?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from mtm_jax import tokens
+from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.config import PlanConfig
+from mtm_jax.planning import context as context_lib
+from mtm_jax.planning import proposals
+from mtm_jax.training import dataset, iql
+
+
+def sensitivity(
+    agent: agent_lib.Agent, windows: dataset.Windows, plan: PlanConfig, seed: int
+) -> dict[str, float]:
+    """Compare predictions for held-out windows under true actions and under random ones.
+
+    `*_error` is the root mean squared error of what is predicted under the true actions, `*_shift`
+    how far random actions move that prediction, `*_spread` how much the truth varies. States and
+    return tokens are those of the last step of the horizon, rewards those of the step before it,
+    the last that a utility counts. The error of a critic is not known: instead of it, how far the
+    members of its ensemble differ.
+    """
+    slot, h = plan.history, plan.horizon
+    world = proposals.plain_world(agent.model, agent.params, agent.stats, plan, h)
+    true = windows.values["actions"][:, slot : slot + h]
+    other = jax.random.uniform(jax.random.key(seed), true.shape, minval=-1.0)
+
+    @jax.jit
+    @jax.vmap
+    def predict(values: Mapping[str, jax.Array], actions: jax.Array) -> proposals.Rollout:
+        zero = jnp.zeros((), jnp.int32)
+        context = context_lib.Context(
+            values["states"], values["actions"], values["rewards"], zero + slot, zero
+        )
+        return world.rollout(context, actions)
+
+    predicted = predict(windows.values, jnp.stack([true, other], 1))
+    last = slot + h - 1
+    truths = {
+        "states": tokens.encode(agent.stats["states"], windows.values["states"][:, last]),
+        "rewards": windows.values["rewards"][:, max(last - 1, slot), 0],
+        "returns": windows.values["returns"][:, last, 0],
+    }
+    found = {
+        "states": tokens.encode(agent.stats["states"], predicted.states[:, :, -1]),
+        "rewards": predicted.rewards[:, :, max(h - 2, 0)],
+        "returns": predicted.return_tokens[:, :, -1],
+    }
+    rows = {}
+    for name, truth in truths.items():
+        rows |= {
+            f"{name}_error": rms(found[name][:, 0] - truth),
+            f"{name}_shift": rms(found[name][:, 1] - found[name][:, 0]),
+            f"{name}_spread": rms(truth - truth.mean(0)),
+        }
+    if plan.guidance == "critic":
+        critic = agent.require_critic()
+        now = windows.values["states"][:, slot]
+        q_true, q_other = (
+            iql.q_values(critic.params, critic.stats, now, a[:, 0]) for a in (true, other)
+        )
+        rows |= {
+            "q_error": rms(q_true[0] - q_true[-1]),
+            "q_shift": rms(q_other.min(0) - q_true.min(0)),
+            "q_spread": rms(q_true.min(0) - q_true.min(0).mean()),
+        }
+    return rows
+
+
+def rms(x: jax.Array) -> float:
+    """Root mean square."""
+    return float(jnp.sqrt(jnp.mean(jnp.square(x))))

@@ -1,0 +1,1 @@
+"""What programs share: the command line, run folders, signals, failures."""

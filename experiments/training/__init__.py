@@ -1,0 +1,1 @@
+"""What training programs share: building, the loop over runs, saving and resuming."""

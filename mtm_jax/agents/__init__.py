@@ -1,0 +1,1 @@
+"""All that acts with a pretrained model, and the files it is loaded from."""

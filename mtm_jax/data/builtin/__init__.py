@@ -1,0 +1,1 @@
+"""Built-in data: behaviour policies, their ladders and the collection of data."""

@@ -1,0 +1,1 @@
+"""D4RL data sets: reading and downloading."""

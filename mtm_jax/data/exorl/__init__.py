@@ -1,0 +1,1 @@
+"""ExORL data sets: reading, and relabelling rewards."""

@@ -1,0 +1,1 @@
+"""Minari data sets: reading, downloading and writing."""

@@ -1,0 +1,1 @@
+"""Files of a run: checkpoints, metrics, results; and the progress bar."""

@@ -1,0 +1,1 @@
+"""The masked trajectory model and the critics: linen modules and how tokens are laid out."""

@@ -1,0 +1,70 @@
+"""Value networks and actor heads of the actor-critic programs.
+
+Inputs go into the networks as they are; the programs decide whether they are normalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from mtm_jax import distributions
+from mtm_jax.models import networks
+
+
+class Q(nn.Module):
+    """An ensemble of state-action values: obs [..., S], action [..., A] -> [members, ...]."""
+
+    hidden: Sequence[int] = (256, 256)
+    members: int = 2
+
+    @nn.compact
+    def __call__(self, obs: Array, action: Array) -> Array:
+        x = jnp.concatenate([obs, action], axis=-1)
+        # Separate matrices: a batched product over two members is slower on the CPU.
+        values = [
+            networks.MLP((*self.hidden, 1), name=f"member_{m}")(x) for m in range(self.members)
+        ]
+        return jnp.stack([v[..., 0] for v in values])
+
+
+class V(nn.Module):
+    """A state value: obs [..., S] -> [...]."""
+
+    hidden: Sequence[int] = (256, 256)
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Array:
+        return networks.MLP((*self.hidden, 1), name="mlp")(obs)[..., 0]
+
+
+class NormalActor(nn.Module):
+    """A Normal policy with a bounded mean and a spread that no state changes.
+
+    obs [..., S] -> mean [..., A] in (-1, 1), standard deviation [A].
+    """
+
+    action_dim: int
+    hidden: Sequence[int] = (256, 256)
+
+    @nn.compact
+    def __call__(self, obs: Array) -> tuple[Array, Array]:
+        mean = jnp.tanh(networks.MLP((*self.hidden, self.action_dim), name="mlp")(obs))
+        log_std = self.param("log_std", nn.initializers.zeros, (self.action_dim,))
+        return mean, jnp.exp(jnp.clip(log_std, -20.0, 2.0))
+
+
+class TanhNormalActor(nn.Module):
+    """A state-dependent TanhNormal policy: obs [..., S] -> TanhNormal [..., A]."""
+
+    action_dim: int
+    hidden: Sequence[int] = (256, 256)
+
+    @nn.compact
+    def __call__(self, obs: Array) -> distributions.TanhNormal:
+        out = networks.MLP((*self.hidden, 2 * self.action_dim), name="mlp")(obs)
+        loc, raw_log_std = jnp.split(out, 2, axis=-1)
+        return distributions.TanhNormal(loc, distributions.squash_log_std(raw_log_std))

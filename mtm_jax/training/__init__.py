@@ -1,0 +1,1 @@
+"""Training programs: data sets on the device, objectives, optimisers, compiled steps."""

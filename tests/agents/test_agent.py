@@ -1,0 +1,265 @@
+"""A loaded run acts, alone and in a batch, and says what it cannot read."""
+
+import dataclasses
+import json
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtm_jax.agents import actors, model_files
+from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.errors import UserError
+from mtm_jax.io import checkpoint
+from mtm_jax.planning import context as context_lib
+from mtm_jax.planning import roles
+
+RNG = np.random.default_rng(0)
+OBS = RNG.normal(size=(12, 3, 11)).astype(np.float32)  # steps, environments, dimensions
+REWARDS = RNG.normal(size=(12, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def agent(tiny_run):
+    return agent_lib.load(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def shared_policy(agent):
+    return agent.policy()
+
+
+@pytest.fixture
+def policy(shared_policy):
+    shared_policy.reset()
+    return shared_policy
+
+
+def test_a_loaded_policy_acts_in_its_environment(policy):
+    env = gymnasium.make("Hopper-v5")
+    obs, _ = env.reset(seed=0)
+    reward, actions = None, []
+    for _ in range(8):
+        actions.append(policy.act(obs, reward))
+        assert env.action_space.contains(actions[-1])
+        obs, reward, *_ = env.step(actions[-1])
+    assert np.ptp(actions, axis=0).min() > 0.0
+
+
+def play(policy, environment=0, steps=8):
+    """Actions on fixed observations, [steps, A]."""
+    policy.reset()
+    actions = [policy.act(OBS[0, environment])]
+    for t in range(1, steps):
+        actions.append(policy.act(OBS[t, environment], REWARDS[t, environment]))
+    return np.stack(actions)
+
+
+def test_reset_forgets_the_episode(policy):
+    first = play(policy)
+    np.testing.assert_array_equal(play(policy), first)
+    assert (play(policy, environment=1) != first).any()
+
+
+def test_the_batched_actor_equals_the_policy_step_by_step(agent, policy):
+    actor = agent.actor("rcbc", 1.0)
+    actions, memory = actor.begin(OBS[0])
+    batched = [actions]
+    for t in range(1, 8):
+        actions, memory = actor.act(memory, actions, REWARDS[t], OBS[t])
+        batched.append(actions)
+    for e in range(3):
+        alone = play(policy, e)
+        np.testing.assert_allclose(np.stack(batched)[:, e], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_models_that_act_together_act_as_each_does_alone(agent):
+    other = dataclasses.replace(agent, params=jax.tree.map(lambda x: 0.5 * x, agent.params))
+    agents, rows = (agent, other), slice(0, 2)
+    together = actors.group_actor(agents, "rcbc", 1.0)
+    each = [one.actor("rcbc", 1.0) for one in agents]
+    obs, rewards = np.concatenate([OBS[:, rows]] * 2, 1), np.concatenate([REWARDS[:, rows]] * 2, 1)
+    found, memory = together.begin(obs[0])
+    starts = [actor.begin(OBS[0, rows]) for actor in each]
+    alone, memories = np.concatenate([a for a, _ in starts]), [m for _, m in starts]
+    for t in range(1, 7):
+        np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)
+        steps = [
+            actor.act(memories[k], alone[2 * k : 2 * k + 2], REWARDS[t, rows], OBS[t, rows])
+            for k, actor in enumerate(each)
+        ]
+        found, memory = together.act(memory, alone, rewards[t], obs[t])
+        alone, memories = np.concatenate([a for a, _ in steps]), [m for _, m in steps]
+    assert not np.allclose(found[:2], found[2:], atol=1e-3)
+
+
+def test_models_of_other_data_do_not_act_together(agent):
+    other = dataclasses.replace(agent, history=agent.history - 1)
+    with pytest.raises(UserError, match="of one configuration and data set"):
+        actors.group_actor((agent, other), "rcbc", 1.0)
+
+
+def test_a_target_fraction_asks_for_another_return(agent, policy):
+    assert agent.target_return(0.5) == pytest.approx(0.5 * agent.returns.best)
+    assert (play(agent.policy(target_fraction=-9.0), steps=2) != play(policy, steps=2)).any()
+
+
+def test_behaviour_cloning_has_no_target(agent):
+    low, high = (play(agent.policy("bc", target_fraction=f), steps=2) for f in (-9.0, 1.0))
+    np.testing.assert_array_equal(low, high)
+
+
+def test_a_seed_draws_actions(agent, policy):
+    first, again, other = (play(agent.policy(seed=s), steps=3) for s in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).all() and (first != play(policy, steps=3)).all()
+    assert (np.diff(first, axis=0) != 0).all()
+
+
+def test_policies_of_one_agent_compile_once(agent, monkeypatch):
+    applied, extended, extend = [], [], context_lib.extend
+
+    def counting(*args, **kwargs):
+        applied.append(None)
+        return agent.model.apply(*args, **kwargs)
+
+    def counting_extend(*args, **kwargs):
+        extended.append(None)
+        return extend(*args, **kwargs)
+
+    monkeypatch.setattr(context_lib, "extend", counting_extend)
+    fresh = dataclasses.replace(agent, model=agent.model._replace(apply=counting))
+    first, second = (play(fresh.policy(target_fraction=f), steps=3) for f in (1.0, -9.0))
+    assert (first != second).any()
+    assert (len(applied), len(extended)) == (1, 1)
+
+
+def test_a_seed_without_a_distribution_is_refused(agent):
+    specs = tuple(dataclasses.replace(m, head="continuous") for m in agent.model.config.modalities)
+    config = dataclasses.replace(agent.model.config, modalities=specs)
+    plain = dataclasses.replace(agent, model=agent.model._replace(config=config))
+    with pytest.raises(UserError, match="head 'continuous'.*leave the seed out"):
+        plain.policy(seed=0)
+    plain.policy()
+
+
+@pytest.mark.parametrize(
+    ("obs", "reward", "says"),
+    [
+        (np.zeros(10), 0.0, r"shape \(10,\), Hopper-v4 has \(11,\)"),
+        (np.zeros((1, 11)), 0.0, r"shape \(1, 11\)"),
+        (np.full(11, np.nan), 0.0, "not finite: dimension 0 is nan"),
+        (np.where(np.arange(11) == 4, np.inf, 0.0), 0.0, "dimension 4 is inf"),
+        (np.zeros(11), None, "no reward after the first step"),
+        (np.zeros(11), np.nan, "reward nan"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_and_forgotten(policy, obs, reward, says):
+    expected = play(policy, steps=2)
+    policy.reset()
+    policy.act(OBS[0, 0])
+    with pytest.raises(UserError, match=says):
+        policy.act(obs, reward)
+    np.testing.assert_array_equal(policy.act(OBS[1, 0], REWARDS[1, 0]), expected[1])
+
+
+def test_a_reward_before_the_first_action_is_refused(policy):
+    with pytest.raises(UserError, match="got a reward in the first step"):
+        policy.act(OBS[0, 0], 1.0)
+
+
+def test_other_prompts_are_no_policies(agent):
+    for make in (agent.policy, lambda prompt: agent.actor(prompt, 1.0)):
+        with pytest.raises(
+            UserError, match="'fd' is not a policy; choose one of bc, rcbc, m3pc_m, m3pc_q"
+        ):
+            make("fd")
+
+
+def test_actions_are_in_the_environments_units(agent):
+    info = dataclasses.replace(agent.info, action_low=(-2.0,) * 3, action_high=(6.0,) * 3)
+    scaled = dataclasses.replace(agent, info=info)
+    unit = np.float32([[-1.0, 0.0, 1.0]])
+    np.testing.assert_allclose(scaled.to_environment(unit), [[-2.0, 2.0, 6.0]])
+    states = OBS[:4, 0]
+    plain, wide = agent.inverse_dynamics(states), scaled.inverse_dynamics(states)
+    np.testing.assert_allclose(wide, 4.0 * plain + 2.0, rtol=1e-5, atol=1e-5)
+    imagined = agent.imagine(OBS[0, 0], plain)
+    same = scaled.imagine(OBS[0, 0], wide)
+    np.testing.assert_allclose(imagined.next_states, same.next_states, rtol=1e-3, atol=1e-4)
+
+
+def test_imagination_returns_a_row_per_action(agent):
+    actions = RNG.uniform(-1, 1, (3, 3))
+    imagined = agent.imagine(OBS[0, 0], actions)
+    assert imagined.next_states.shape == (3, 11)
+    assert imagined.rewards.shape == imagined.return_tokens.shape == (3,)
+    actions[2] = -actions[2]
+    other = agent.imagine(OBS[0, 0], actions)
+    assert (other.next_states[2] != imagined.next_states[2]).any()
+
+
+@pytest.mark.parametrize(
+    ("actions", "says"),
+    [
+        (np.zeros((4, 2)), r"\(4, 2\); expected one row of 3"),
+        (np.zeros(3), r"shape \(3,\)"),
+        (np.zeros((0, 3)), "at least one step"),
+        (np.full((1, 3), np.nan), "not finite: step 0, dimension 0"),
+    ],
+)
+def test_imagination_refuses_actions_of_another_kind(agent, actions, says):
+    with pytest.raises(UserError, match=says):
+        agent.imagine(OBS[0, 0], actions)
+
+
+def test_inverse_dynamics_uses_its_own_actions_as_history(agent):
+    states = OBS[:5, 0]
+    found = agent.inverse_dynamics(states)
+    assert found.shape == (4, 3)
+    window = agent.model.config.window
+    padded = jnp.asarray(np.concatenate([states, np.repeat(states[-1:], window - 5, 0)]))
+    past = jnp.zeros((window, 3)).at[:3].set(found[:3])
+    last = roles.inverse_dynamics(agent.model, agent.params, agent.stats, padded, past, 3)
+    np.testing.assert_allclose(found[3], last, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_inverse_dynamics_needs_states_that_fit_the_window(agent, count):
+    with pytest.raises(UserError, match=f"got {count} states; give 2 to 8"):
+        agent.inverse_dynamics(OBS[:count, 0])
+
+
+def test_inverse_dynamics_refuses_states_of_another_kind(agent):
+    with pytest.raises(UserError, match=r"shape \(10,\)"):
+        agent.inverse_dynamics(OBS[:3, 0, :10])
+
+
+def test_the_last_checkpoint_is_loaded(agent, tiny_run):
+    saved = checkpoint.Checkpoints(tiny_run).restore_model(30)["params"]
+    jax.tree.map(np.testing.assert_array_equal, agent.params, saved)
+    assert (agent.step, agent_lib.load(tiny_run, step=20).step) == (30, 20)
+    assert agent.info.env_id == "Hopper-v4"
+    assert agent.history == 4
+    assert 0.0 < agent.returns.mean < agent.returns.best
+
+
+def test_the_description_survives_json(agent):
+    described = json.loads(json.dumps(agent_lib.describe(agent)))
+    assert model_files.config_from_dict(described["model_config"]) == agent.model.config
+    assert agent_lib.info_from_json(described["info"]) == agent.info
+
+
+def test_missing_runs_and_checkpoints_are_refused(tiny_run, tmp_path):
+    with pytest.raises(UserError, match="no run in .*nowhere"):
+        agent_lib.load(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+    with pytest.raises(
+        UserError, match=r"a checkpoint of step 7; it has those of steps \[20, 30\]"
+    ):
+        agent_lib.load(tiny_run, step=7)
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match="does not have a checkpoint"):
+        agent_lib.load(tmp_path / "empty")

@@ -1,0 +1,175 @@
+"""A loaded run acts by planning: alone, in batches, with and without a critic."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtm_jax.agents import planner
+from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.config import CriticConfig, PlanConfig
+from mtm_jax.errors import UserError
+from mtm_jax.planning import forward, proposals
+from mtm_jax.training import iql
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+SMALL = {"candidates": 6}
+
+
+@pytest.fixture(scope="module")
+def agent(tiny_run):
+    """A tiny run with an untrained critic."""
+    agent = agent_lib.load(tiny_run)
+    config = CriticConfig(hidden=(8,), discount=0.9)
+    state = iql.init_state(jax.random.key(0), config, 11, 3)
+    critic = iql.Critic(config, iql.raw_params(state, config), agent.stats["states"], 0)
+    return dataclasses.replace(agent, critic=critic)
+
+
+def observations(seed, count=2):
+    return np.random.default_rng(seed).normal(size=(count, 11)).astype(np.float32)
+
+
+@pytest.mark.parametrize("method", planner.GUIDANCE)
+def test_a_policy_plans_like_the_batched_actor(agent, method):
+    plan = planner.plan_config(method, **SMALL)
+    actor = planner.actor(agent, plan, seed=3)
+    actions, memory = actor.begin(observations(0, 1))
+    policy = agent.policy(method, plan=plan)
+    policy._key = jax.random.key(3)  # the actor's candidates
+    np.testing.assert_allclose(
+        policy.act(observations(0, 1)[0]), agent.to_environment(actions[0]), rtol=1e-5
+    )
+    for n in range(1, 7):
+        obs, reward = observations(n, 1), np.float32([0.1 * n])
+        actions, memory = actor.act(memory, actions, reward, obs)
+        found = policy.act(obs[0], float(reward[0]))
+        np.testing.assert_allclose(found, agent.to_environment(actions[0]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_plan_that_something_else_guides_is_refused(agent):
+    plan = planner.plan_config("m3pc_m", **SMALL)
+    with pytest.raises(UserError, match="m3pc_q is guided by 'critic' and this plan by 'returns'"):
+        agent.policy("m3pc_q", plan=plan)
+
+
+def test_a_plan_without_selection_is_near_the_policy_it_draws_from(agent):
+    plan = planner.plan_config("m3pc_m", candidates=500, xi=0.0, spread=0.0)
+    obs = observations(0, 1)[0]
+    planned = agent.policy("m3pc_m", plan=plan).act(obs)
+    np.testing.assert_allclose(planned, agent.policy("rcbc").act(obs), atol=1e-4)
+
+
+def test_a_critic_is_asked_for_its_least_value(agent):
+    states, actions = jnp.ones((4, 11)), jnp.zeros((4, 3))
+    critic = agent.critic
+    values = iql.q_values(critic.params, critic.stats, states, actions)
+    found = planner.least_q((critic.params, critic.stats), states, actions)
+    np.testing.assert_allclose(found, np.minimum(*values))
+
+
+def test_a_plan_has_the_discount_of_the_critic_that_guides_it(agent):
+    for plan in (planner.plan_config("m3pc_q"), agent.policy("m3pc_q")._decider.config):
+        assert planner.Decider(agent, plan).config.discount == 0.9
+    named = planner.plan_config("m3pc_q", discount=0.5)
+    assert planner.Decider(agent, named).config.discount == 0.5
+    assert planner.Decider(agent, planner.plan_config("m3pc_m")).config.discount == 0.99
+
+
+def test_a_seed_explores(agent):
+    plan, obs = planner.plan_config("m3pc_m", **SMALL), observations(0, 1)[0]
+    drawn = {tuple(agent.policy("m3pc_m", seed=s, plan=plan).act(obs)) for s in range(3)}
+    assert len(drawn) == 3
+
+
+def test_a_plan_guided_by_a_missing_critic_is_refused(agent):
+    without = dataclasses.replace(agent, critic=None)
+    with pytest.raises(UserError, match="no critic; train one with python -m experiments.critic"):
+        without.policy("m3pc_q")
+
+
+def test_a_world_model_of_another_task_is_refused(agent):
+    info = dataclasses.replace(agent.info, env_id="Walker2d-v5")
+    other = dataclasses.replace(agent, info=info)
+    with pytest.raises(
+        UserError, match=f"env_id is Walker2d-v5, the policy's is {agent.info.env_id}"
+    ):
+        planner.Decider(agent, PlanConfig(**SMALL), world=other)
+
+
+def test_a_utility_that_is_not_finite_stops_and_is_traced_to_its_cause(agent):
+    broken = jax.tree.map(lambda x: x * jnp.nan, agent.critic.params)
+    critic = agent.critic._replace(params=broken)
+    decider = planner.Decider(
+        dataclasses.replace(agent, critic=critic), PlanConfig("critic", **SMALL)
+    )
+    contexts = decider.begin(jnp.asarray(observations(0)))
+    with pytest.raises(UserError) as error:
+        decider.decide(contexts, jax.random.key(0))
+    assert "environment 0 at step 0: the utility of candidate 0 of 6 is nan" in str(error.value)
+    assert "its value of step 1 of the horizon is nan" in str(error.value)
+
+
+def test_the_candidate_that_fails_is_named_with_what_its_utility_was_made_of(agent):
+    """Candidate 3 of environment 1; the reward of the last step has no part in any utility."""
+    decider = planner.Decider(agent, PlanConfig(**SMALL))
+    numbers = {name: np.zeros((2, 6, 4)) for name in ("rewards", "returns", "values")}
+    utilities, states = np.zeros((2, 6)), np.zeros((2, 6, 4, 11))
+    utilities[1, 3] = numbers["values"][1, 3, 2] = numbers["rewards"][1, 3, 3] = np.inf
+    numbers["values"][0, 3, 1] = np.nan  # of another environment
+    plan = forward.Plan(
+        action=np.zeros((2, 3)),
+        candidates=np.zeros((2, 6, 4, 3)),
+        rollout=proposals.Rollout(states, numbers["rewards"], numbers["returns"]),
+        values=numbers["values"],
+        utilities=utilities,
+        weights=utilities,
+        length=np.full(2, 4),
+    )
+    decider._planner = forward.Planner(
+        lambda *_: (plan.action, np.array([True, False])), lambda *_, **__: plan
+    )
+    contexts = decider.begin(observations(0))
+    sentence = (
+        "environment 1 at step 0: the utility of candidate 3 of 6 is inf, because its value of "
+        "step 3 of the horizon is inf"
+    )
+    with pytest.raises(UserError, match=sentence):
+        decider.decide(contexts, jax.random.key(0))
+
+
+def test_observations_that_cannot_be_read_are_refused_in_batches_too(agent):
+    actor = planner.actor(agent, PlanConfig(**SMALL))
+    broken = observations(1)
+    broken[1, 4] = np.nan
+    sentence = "observation of environment 1 is not finite: dimension 4 is nan"
+    with pytest.raises(UserError, match=sentence):
+        actor.begin(broken)
+    contexts = planner.Decider(agent, PlanConfig(**SMALL)).begin(observations(0))
+    with pytest.raises(UserError, match=sentence):
+        actor.act((contexts, 1), np.zeros((2, 3)), np.zeros(2, np.float32), broken)
+    for shape in ((2, 4), (11,), (2, 1, 11)):
+        with pytest.raises(UserError, match="observations have shape .*; Hopper-v. has .11,."):
+            actor.begin(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "sentence"),
+    [
+        ("rcbc", {}, "'rcbc' does not plan; choose m3pc_m or m3pc_q"),
+        ("m3pc_m", {"samples": 3}, "a plan has no samples; its settings are candidates"),
+        ("m3pc_m", {"candidates": 0}, "candidates is 0"),
+    ],
+)
+def test_senseless_plans_are_refused(method, settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        planner.plan_config(method, **settings)
+
+
+@pytest.mark.parametrize("obs", [np.zeros(4), np.full(11, np.nan)])
+def test_a_planning_policy_refuses_what_it_cannot_read(agent, obs):
+    with pytest.raises(UserError, match="observation"):
+        agent.policy("m3pc_m", plan=planner.plan_config("m3pc_m", **SMALL)).act(obs)

@@ -1,0 +1,127 @@
+"""Asking for some hidden tokens gives what a whole pass predicts for them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtm_jax import masks
+from mtm_jax.config import ModelConfig
+from mtm_jax.models.trajectory_model import Placed, make_model
+from mtm_jax.types import ModalitySpec
+
+WINDOW, S, A = 6, 5, 2
+FEATURES = {"states": S, "returns": 1, "actions": A, "rewards": 1}
+
+
+def build(layers=(2, 1), without=(), dtype="float32"):
+    specs = tuple(
+        ModalitySpec(m, d, head="tanh_normal" if m == "actions" else "continuous")
+        for m, d in FEATURES.items()
+        if m not in without
+    )
+    sizes = {"window": WINDOW, "width": 16, "heads": 2, "dropout": 0.3, "compute_dtype": dtype}
+    sizes["positions"] = "orthogonal"  # so that a token in a wrong slot shows
+    depths = dict(zip(("encoder_layers", "decoder_layers"), layers, strict=True))
+    model = make_model(ModelConfig(specs, **sizes, **depths))
+    leaves, tree = jax.tree.flatten(model.init(jax.random.key(0)))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return model, jax.tree.unflatten(tree, noisy)
+
+
+def draw(count, seed=0):
+    """Tokens of `count` candidates that share everything but their actions."""
+    rng = np.random.default_rng(seed)
+    values = {m: rng.normal(size=(WINDOW, d)).astype(np.float32) for m, d in FEATURES.items()}
+    return values, rng.uniform(-0.9, 0.9, (count, WINDOW, A)).astype(np.float32)
+
+
+def whole(model, params, values, actions, prompt, i):
+    """Every token of every candidate by `apply`."""
+    names = [m.name for m in model.config.modalities]
+    visible = {m: v for m, v in masks.prompt(prompt, i, WINDOW).items() if m in names}
+    past = (np.arange(WINDOW) < i)[:, None]
+
+    def one(own):
+        tokens = {m: jnp.asarray(values[m]) for m in names}
+        tokens["actions"] = jnp.where(past, values["actions"], own)
+        return model.apply(params, tokens, visible)
+
+    return jax.vmap(one)(jnp.asarray(actions))
+
+
+def ask_dynamics(model, params, values, actions, i):
+    """The same by `query`, with all slots placed and those that are absent said to be."""
+    slots = jnp.arange(WINDOW)
+    shared = {
+        "states": Placed(jnp.asarray(values["states"]), slots, slots <= i),
+        "actions": Placed(jnp.asarray(values["actions"]), slots, slots < i),
+    }
+    own = {"actions": Placed(jnp.asarray(actions), slots, slots >= i)}
+    names = [m.name for m in model.config.modalities]
+    asked = {m: slots for m in ("states", "rewards", "returns") if m in names}
+    return model.query(params, shared, own, asked)
+
+
+@pytest.mark.parametrize("layers", [(2, 1), (1, 1), (3, 2)], ids=str)
+@pytest.mark.parametrize("without", [(), ("rewards",)], ids=str)
+def test_forward_dynamics_are_those_of_a_whole_pass(layers, without):
+    model, params = build(layers, without)
+    values, actions = draw(3)
+    ask = jax.jit(lambda i: ask_dynamics(model, params, values, actions, i))
+    for i in range(WINDOW):
+        found, expected = ask(i), whole(model, params, values, actions, "fd", i)
+        hidden = slice(i + 1, None)
+        np.testing.assert_allclose(
+            found["states"][:, hidden], expected["states"][:, hidden], rtol=2e-5, atol=2e-5
+        )
+        for m in found.keys() - {"states"}:
+            np.testing.assert_allclose(found[m], expected[m], rtol=2e-5, atol=2e-5)
+    assert ask._cache_size() == 1
+
+
+@pytest.mark.parametrize("i", range(WINDOW))
+def test_proposals_are_those_of_a_whole_pass(i):
+    model, params = build()
+    values, actions = draw(1)
+    slots = jnp.arange(WINDOW)
+    shared = {
+        "states": Placed(jnp.asarray(values["states"]), slots, slots <= i),
+        "returns": Placed(jnp.asarray(values["returns"]), slots, slots >= 0),
+        "actions": Placed(jnp.asarray(values["actions"]), slots, slots < i),
+    }
+    found = model.query(params, shared, None, {"actions": slots[i:]})["actions"]
+    expected = whole(model, params, values, actions, "rcbc", i)["actions"]
+    for f, e in zip(found, expected, strict=True):
+        np.testing.assert_allclose(f, e[0, i:], rtol=2e-5, atol=2e-5)
+
+
+def test_environments_side_by_side_change_nothing():
+    model, params = build()
+    inputs = [draw(3, seed) for seed in (0, 1)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *inputs)
+    slots = jnp.array([1, 4])
+    found = jax.vmap(lambda v, a, i: ask_dynamics(model, params, v, a, i))(*stacked, slots)
+    for e, (values, actions) in enumerate(inputs):
+        expected = ask_dynamics(model, params, values, actions, int(slots[e]))
+        for m in expected:
+            np.testing.assert_allclose(found[m][e], expected[m], rtol=2e-5, atol=2e-5)
+
+
+def test_absent_tokens_have_no_influence_at_all():
+    model, params = build()
+    values, actions = draw(2)
+    expected = ask_dynamics(model, params, values, actions, 2)
+    values["states"][3:], values["actions"][2:], actions[:, :2] = np.nan, np.nan, np.nan
+    for m, found in ask_dynamics(model, params, values, actions, 2).items():
+        np.testing.assert_array_equal(found, expected[m])
+
+
+def test_bfloat16_stays_close_to_a_whole_pass():
+    model, params = build(dtype="bfloat16")
+    values, actions = draw(3)
+    found = ask_dynamics(model, params, values, actions, 2)
+    expected = whole(model, params, values, actions, "fd", 2)
+    assert found["rewards"].dtype == jnp.float32
+    np.testing.assert_allclose(found["rewards"], expected["rewards"], rtol=0.1, atol=0.05)

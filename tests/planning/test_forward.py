@@ -1,0 +1,478 @@
+"""Plans of forward M3PC: near the optimum of a known world, and the same for any batch."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtm_jax import distributions, masks, tokens
+from mtm_jax.config import ModelConfig, PlanConfig
+from mtm_jax.errors import UserError
+from mtm_jax.models.trajectory_model import make_model
+from mtm_jax.planning import context, forward, proposals, roles
+from mtm_jax.types import ModalitySpec
+
+LIMIT, WINDOW, S, A = 50, 8, 3, 2
+B, COST, GAMMA = 0.5, 0.1, 0.9  # of the linear world
+
+
+# --- a world with a known optimum ---
+
+
+def riccati():
+    """P and K of V(s) = -P s^2 and a = -K s, for s' = s + B a and r = -(s'^2 + COST a^2)."""
+    p = 0.0
+    for _ in range(200):
+        gain = B * (1 + GAMMA * p) / (B**2 * (1 + GAMMA * p) + COST)
+        p = (1 + GAMMA * p) * (1 - B * gain) ** 2 + COST * gain**2
+    return p, gain
+
+
+def linear_world(horizon):
+    def policy(ctx, target):
+        return distributions.TanhNormal(jnp.zeros((horizon, 1)), jnp.zeros((horizon, 1)))
+
+    def rollout(ctx, actions):
+        later = ctx.states[ctx.slot] + B * jnp.cumsum(actions, axis=1)  # [N, h, 1]
+        states = later - B * actions
+        rewards = -(later**2 + COST * actions**2)[..., 0]
+        return proposals.Rollout(states, rewards, jnp.zeros(rewards.shape))
+
+    return proposals.World(policy, rollout)
+
+
+def optimal_q(states, actions):
+    p, _ = riccati()
+    later = states + B * actions
+    return -((1 + GAMMA * p) * later**2 + COST * actions**2)[..., 0]
+
+
+def linear_plans(config, count=64, state=0.3):
+    ctx = context.begin(jnp.array([state]), 1, config.history + config.horizon)
+    keys = jax.random.split(jax.random.key(1), count)
+    world = linear_world(config.horizon)
+    decide = lambda k: forward.plan(world, optimal_q, config, ctx, 0.0, LIMIT, k)  # noqa: E731
+    return jax.vmap(decide)(keys)
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_the_choice_nears_the_optimum_as_candidates_grow(horizon):
+    config = PlanConfig("critic", horizon=horizon, discount=GAMMA, xi=1e5, xi_unit="raw")
+    optimum, errors = -0.3 * riccati()[1], []
+    for candidates in (4, 64, 1024):
+        plans = linear_plans(dataclasses.replace(config, candidates=candidates))
+        errors.append(float(jnp.abs(plans.action[:, 0] - optimum).mean()))
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+    # N points in h dimensions are N^(-1/h) apart.
+    assert errors[2] < 4 * 1024**-1.0 if horizon == 1 else errors[2] < 1024 ** (-1 / 3)
+
+
+def test_utility_is_value_where_values_are_exact_and_actions_optimal():
+    """Under lambda = 1 every candidate earns its rewards and then the value of what is left."""
+    config = PlanConfig("critic", 16, horizon=3, discount=GAMMA, lambda_=1.0)
+    plans = linear_plans(config, count=2)
+    actions, states = plans.candidates[..., 0], plans.rollout.states[..., 0]
+    rewards = plans.rollout.rewards
+    last = optimal_q(states[..., 2:, None], actions[..., 2:, None])[..., 0]
+    expected = rewards[..., 0] + GAMMA * rewards[..., 1] + GAMMA**2 * last
+    np.testing.assert_allclose(plans.utilities, expected, rtol=1e-5)
+
+
+def test_more_selective_plans_have_a_higher_expected_utility():
+    base = PlanConfig("critic", 64, horizon=2, discount=GAMMA)
+    expected = []
+    for xi in (0.0, 1.0, 5.0):
+        plans = linear_plans(dataclasses.replace(base, xi=xi), count=16)
+        expected.append(float((plans.weights * plans.utilities).sum(-1).mean()))
+    assert expected == sorted(expected)
+    assert expected[0] < expected[2] - 0.01
+
+
+def test_exploring_draws_one_of_the_candidates():
+    config = PlanConfig("critic", 8, horizon=2, discount=GAMMA)
+    ctx = context.begin(jnp.array([0.3]), 1, 6)
+    args = (linear_world(2), optimal_q, config, ctx, 0.0, LIMIT)
+    drawn = forward.plan(*args, jax.random.key(0), explore=True)
+    expected = forward.plan(*args, jax.random.key(0))
+    assert drawn.action[0] in drawn.candidates[:, 0, 0]
+    np.testing.assert_allclose(
+        expected.action, expected.weights @ expected.candidates[:, 0], rtol=1e-6
+    )
+
+
+# --- plans of a model ---
+
+
+@pytest.fixture(scope="module")
+def pretrained():
+    """A small random model with statistics that are no identities."""
+    specs = (
+        ModalitySpec("states", S),
+        ModalitySpec("returns", 1),
+        ModalitySpec("actions", A, head="tanh_normal"),
+        ModalitySpec("rewards", 1),
+    )
+    config = ModelConfig(specs, window=WINDOW, width=16, heads=2, encoder_layers=1, dropout=0.0)
+    model = make_model(config)
+    params = model.init(jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    ranges = {m.name: jnp.arange(1.0, m.features + 1) for m in specs}
+    stats = {m: tokens.Stats(x, 0.5 * x, -x, x) for m, x in ranges.items()}
+    return model, jax.tree.unflatten(tree, noisy), stats
+
+
+def contexts_after(steps, history, count=2):
+    rng = np.random.default_rng(3)
+    obs = rng.normal(size=(steps + 1, count, S)).astype(np.float32)
+    ctx = jax.vmap(lambda o: context.begin(o, A, WINDOW))(obs[0])
+    for n in range(steps):
+        action = rng.uniform(-0.9, 0.9, (count, A)).astype(np.float32)
+        reward = rng.normal(size=count).astype(np.float32)
+        ctx = jax.vmap(lambda *x: context.extend(*x, history))(ctx, action, reward, obs[n + 1])
+    return ctx
+
+
+def critic_value(critic, states, actions):
+    return critic * states.sum(-1) - (actions**2).sum(-1)
+
+
+CONFIGS = {
+    "returns": PlanConfig("returns", 7, readout="fd"),
+    "critic": PlanConfig("critic", 7, discount=1.0),
+    "rp": PlanConfig("returns", 7),
+    "released": PlanConfig(
+        "returns", 7, readout="fd", convention="released", xi=0.01, xi_unit="raw"
+    ),
+    "long": PlanConfig("critic", 5, history=0, horizon=8, discount=GAMMA),
+    "guided_rp": PlanConfig("critic", 5, discount=GAMMA, readout="rp"),
+    "at_once": PlanConfig("critic", 5, history=2, horizon=1, discount=GAMMA),
+    "short": PlanConfig("returns", 5, history=2, horizon=1),
+}
+
+
+@pytest.fixture(scope="module")
+def planners(pretrained):
+    """Planners by the names of their settings, compiled once for all tests."""
+
+    @functools.cache
+    def make(name, pruned=True):
+        config = dataclasses.replace(CONFIGS[name], pruned=pruned)
+        return forward.make_planner(pretrained[0], config, LIMIT, critic_value)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def show(pretrained):
+    """What whole passes predict, in raw units."""
+    model, params, stats = pretrained
+
+    def predict(values, visible):
+        return roles.decode(model, stats, roles.show(model, params, stats, values, visible))
+
+    return jax.jit(predict)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("steps", [0, 2, 6])
+def test_the_candidate_with_weight_is_rolled_out_as_its_prompt_says(
+    pretrained, planners, show, name, steps
+):
+    """Every number of a plan, once more by whole passes of one candidate after the other."""
+    config = CONFIGS[name]
+    _, params, stats = pretrained
+    ctxs = contexts_after(steps, config.history)
+    planner = planners(name)
+    target, critic = jnp.float32(1.5), jnp.float32(2.0)
+    args = (forward.Weights(params, stats, critic), ctxs, target, jax.random.key(5))
+    plans = planner.explain(*args, horizon=config.history + config.horizon)
+    ctx = jax.tree.map(lambda x: x[1], ctxs)
+    plan = jax.tree.map(lambda x: x[1], plans)
+    slot = int(ctx.slot)
+    length = int(plan.length)
+    assert length == config.history + config.horizon - slot
+    for n in (0, config.candidates - 1):
+        values = context.window_values(ctx, 0.0)
+        values["actions"] = (
+            values["actions"].at[slot : slot + length].set(plan.candidates[n, :length])
+        )
+        visible = masks.prompt("fd", slot, WINDOW)
+        visible["actions"] = jnp.arange(WINDOW) < slot + length
+        fd = show(values, visible)
+        if config.readout == "rp":
+            values["states"] = values["states"].at[slot + 1 :].set(fd["states"][slot + 1 :])
+            visible["states"] = jnp.arange(WINDOW) < slot + length
+            rp = show(values, visible)
+            fd = fd | {m: rp[m] for m in ("rewards", "returns")}
+        states = fd["states"][slot : slot + length].at[0].set(ctx.states[slot])
+        np.testing.assert_allclose(plan.rollout.states[n, :length], states, rtol=1e-4, atol=1e-4)
+        rewards = fd["rewards"][slot : slot + length, 0]
+        np.testing.assert_allclose(plan.rollout.rewards[n, :length], rewards, rtol=1e-4, atol=1e-4)
+        tokens_ = fd["returns"][slot : slot + length, 0]
+        if config.guidance == "critic":
+            worth = critic_value(critic, states, plan.candidates[n, :length])
+        elif config.convention == "released":
+            worth = LIMIT * tokens_
+        else:
+            worth = tokens_ * (LIMIT - steps - jnp.arange(length))
+        np.testing.assert_allclose(plan.values[n, :length], worth, rtol=1e-4, atol=1e-3)
+        total = sum(
+            (1 - config.lambda_ if k < length - 1 else 1.0)
+            * config.lambda_**k
+            * (
+                sum(config.discount**j * rewards[j] for j in range(k))
+                + config.discount**k * worth[k]
+            )
+            for k in range(length)
+        )
+        total *= config.discount if config.convention == "released" else 1.0
+        np.testing.assert_allclose(plan.utilities[n], total, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(plan.action, plan.weights @ plan.candidates[:, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("steps", [0, 1, 3, 4, 9])
+def test_pruned_plans_are_the_plans_of_whole_passes(pretrained, planners, name, steps):
+    config = CONFIGS[name]
+    _, params, stats = pretrained
+    ctxs = contexts_after(steps, config.history)
+    args = (
+        forward.Weights(params, stats, jnp.float32(2.0)),
+        ctxs,
+        jnp.float32(1.5),
+        jax.random.key(5),
+    )
+    plans = [
+        planners(name, pruned).explain(*args, horizon=config.history + config.horizon)
+        for pruned in (True, False)
+    ]
+    counts = np.arange(plans[0].values.shape[2]) < np.asarray(plans[0].length)[:, None, None]
+    for found, expected in zip(*map(jax.tree.leaves, plans), strict=True):
+        found, expected = np.asarray(found), np.asarray(expected)
+        if found.ndim >= 3 and found.shape[2] == counts.shape[2]:  # what does not count may differ
+            keep = counts.reshape(*counts.shape, *[1] * (found.ndim - 3))
+            found, expected = np.where(keep, found, 0.0), np.where(keep, expected, 0.0)
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
+
+
+def test_candidates_are_drawn_from_the_return_conditioned_policy(pretrained):
+    model, params, stats = pretrained
+    config = PlanConfig("returns", 4000, spread=1.0)
+    ctxs = contexts_after(6, 4, count=1)
+    ctx = jax.tree.map(lambda x: x[0], ctxs)
+    world = proposals.plain_world(model, params, stats, config, 4)
+    dist = world.policy(ctx, jnp.float32(1.5))
+    outputs = roles.predict(
+        model, params, stats, context.window_values(ctx, jnp.float32(1.5)), "rcbc", ctx.slot
+    )
+    np.testing.assert_allclose(dist.loc, outputs["actions"].loc[4:], rtol=1e-5)
+    drawn = proposals.draw(jax.random.key(0), dist, config)
+    pre_tanh = np.arctanh(np.clip(drawn, -0.999999, 0.999999))
+    np.testing.assert_allclose(
+        pre_tanh.mean(0), dist.loc, atol=0.1 * float(jnp.exp(dist.log_std).max())
+    )
+    narrow = proposals.draw(jax.random.key(0), dist, dataclasses.replace(config, spread=0.0))
+    np.testing.assert_allclose(
+        narrow, jnp.broadcast_to(jnp.tanh(dist.loc), narrow.shape), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["returns", "critic", "rp", "guided_rp", "at_once"])
+@pytest.mark.parametrize("steps", [1, 6])
+def test_a_decision_acts_on_its_plan(pretrained, planners, name, steps):
+    """The short program of a full window and the long one of the first steps agree with plans."""
+    _, params, stats = pretrained
+    config = CONFIGS[name]
+    planner = planners(name)
+    args = (
+        forward.Weights(params, stats, jnp.float32(2.0)),
+        contexts_after(steps, config.history),
+        jnp.float32(1.5),
+        jax.random.key(5),
+    )
+    horizon = config.horizon + (0 if steps >= config.history else config.history)
+    plans = planner.explain(*args, horizon=horizon)
+    actions, sound = planner.act(*args)
+    np.testing.assert_allclose(actions, plans.action, rtol=1e-5, atol=1e-6)
+    assert sound.tolist() == [True, True]
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 4, 40])
+def test_no_reward_after_the_time_limit_counts(pretrained, left):
+    model, params, stats = pretrained
+    config = CONFIGS["critic"]
+    planner = forward.make_planner(model, config, LIMIT, critic_value)
+    weights = forward.Weights(params, stats, jnp.float32(2.0))
+    ctxs = contexts_after(6, 4)
+    ctxs = ctxs.replace(t=jnp.full_like(ctxs.t, LIMIT - left))
+    plans = planner.explain(weights, ctxs, jnp.float32(1.5), jax.random.key(5))
+    length = min(max(left, 1), config.horizon)
+    assert plans.length.tolist() == [length, length]
+    rewards, values = (x[..., :length] for x in (plans.rollout.rewards, plans.values))
+    worth = values[..., -1]
+    for k in range(length - 1)[::-1]:
+        worth = (1 - config.lambda_) * values[..., k] + config.lambda_ * (rewards[..., k] + worth)
+    np.testing.assert_allclose(plans.utilities, worth, rtol=1e-4, atol=1e-4)
+
+
+def test_the_released_planner_scores_beyond_the_time_limit():
+    ctx, config = contexts_after(6, 4, 1), CONFIGS["released"]
+    assert proposals.scored_length(4, ctx.t + LIMIT, config, LIMIT) == 4
+
+
+def test_one_utility_that_is_not_finite_makes_a_decision_unsound(pretrained):
+    model, params, stats = pretrained
+    config = PlanConfig("critic", 7, xi_unit="raw", discount=GAMMA)
+
+    def value(critic, states, actions):
+        values = critic_value(1.0, states, actions)
+        return jnp.where(jnp.arange(7)[:, None] == 3, -jnp.inf, values)
+
+    planner = forward.make_planner(model, config, LIMIT, value)
+    args = (
+        forward.Weights(params, stats),
+        contexts_after(6, 4),
+        jnp.float32(1.5),
+        jax.random.key(5),
+    )
+    assert planner.act(*args)[1].tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("returns", [{"rewards": 3, "returns": 4}, {"rewards": 7, "returns": 8}]),
+        ("critic", [{"rewards": 3, "states": 3}, {"rewards": 7, "states": 7}]),
+        ("short", [{"returns": 1}, {"states": 2}, {"rewards": 2, "returns": 3}]),
+        ("at_once", [{"rewards": 2, "states": 2}]),
+    ],
+)
+def test_a_decision_asks_for_what_it_is_scored_by(pretrained, name, asked):
+    model, params, stats = pretrained
+    config, found = CONFIGS[name], []
+
+    def query(params, shared, own, questions):
+        if own:
+            found.append({name: len(slots) for name, slots in questions.items()})
+        return model.query(params, shared, own, questions)
+
+    planner = forward.make_planner(model._replace(query=query), config, LIMIT, critic_value)
+    args = (contexts_after(6, config.history), jnp.float32(1.5), jax.random.key(5))
+    planner.act.lower(forward.Weights(params, stats, jnp.float32(2.0)), *args)
+    assert found == asked  # with a full window, and before
+
+
+def test_environments_in_groups_decide_as_all_at_once(pretrained):
+    model, params, stats = pretrained
+    config = PlanConfig("returns", 64)  # two environments fill a chunk
+    planner = forward.make_planner(model, config, LIMIT)
+    ctxs, keys = contexts_after(6, 4, count=6), jax.random.split(jax.random.key(5), 6)
+    target = jnp.float32(1.5)
+    actions, _ = planner.act(forward.Weights(params, stats), ctxs, target, jax.random.key(5))
+    for k in range(6):
+        world = proposals.pruned_world(model, params, stats, config, config.horizon)
+        context_ = jax.tree.map(lambda x: x[k], ctxs)  # noqa: B023
+        plan = forward.plan(world, None, config, context_, target, LIMIT, keys[k])
+        np.testing.assert_allclose(actions[k], plan.action, rtol=1e-4, atol=1e-5)
+
+
+def test_decisions_do_not_depend_on_the_batch(pretrained):
+    model, params, stats = pretrained
+    planner = forward.make_planner(model, CONFIGS["returns"], LIMIT)
+    ctxs = contexts_after(6, 4, count=3)
+    key, target = jax.random.key(5), jnp.float32(1.5)
+    together = planner.explain(forward.Weights(params, stats), ctxs, target, key)
+    other = jax.tree.map(lambda x: x.at[0].set(x[2]) if x.ndim > 1 else x, ctxs)
+    again = planner.explain(forward.Weights(params, stats), other, target, key)
+    np.testing.assert_allclose(again.action[1:], together.action[1:], rtol=1e-6)
+
+
+def test_another_model_may_answer_what_candidates_lead_to(pretrained):
+    """The candidates are the first model's, every number of the rollout the second's."""
+    model, params, stats = pretrained
+    other = jax.tree.map(lambda x: 0.5 * x, params)
+    config, ctxs = CONFIGS["returns"], contexts_after(6, 4)
+    rest = (ctxs, jnp.float32(1.5), jax.random.key(5))
+    planner = forward.make_planner(model, config, LIMIT, world_model=model)
+    found = planner.explain(forward.Weights(params, stats, world=(other, stats)), *rest)
+    alone = forward.make_planner(model, config, LIMIT)
+    proposing = alone.explain(forward.Weights(params, stats), *rest)
+    np.testing.assert_allclose(found.candidates, proposing.candidates, rtol=1e-5)
+    for k in range(2):
+        ctx = jax.tree.map(lambda x: x[k], ctxs)  # noqa: B023
+        world = proposals.plain_world(model, other, stats, config, 4)
+        expected = world.rollout(ctx, found.candidates[k])
+        for ours, theirs in zip(jax.tree.leaves(found.rollout), expected, strict=True):
+            np.testing.assert_allclose(ours[k], theirs, rtol=2e-4, atol=2e-4)
+    assert not np.allclose(found.rollout.rewards, proposing.rollout.rewards, rtol=1e-2)
+
+
+def test_the_step_of_the_episode_compiles_nothing_again(pretrained):
+    model, params, stats = pretrained
+    counted = chex.assert_max_traces(model.query, n=4)  # of two branches' two passes each
+    planner = forward.make_planner(model._replace(query=counted), CONFIGS["returns"], LIMIT)
+    for steps in (0, 1, 4, 5, 6):
+        ctxs = contexts_after(steps, 4)
+        planner.act(forward.Weights(params, stats), ctxs, jnp.float32(1.0), jax.random.key(steps))
+    assert planner.act._cache_size() == 1
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"candidates": 0}, "plan candidates is 0; it must be at least 1"),
+        ({"horizon": 0}, "plan horizon is 0"),
+        ({"history": -1}, "plan history is -1"),
+        ({"lambda_": 1.5}, "lambda_ is 1.5; it must be in"),
+        ({"xi": float("nan")}, "xi is nan; it must be finite"),
+        ({"spread": -0.5}, "spread is -0.5; it must be finite, not negative"),
+        ({"readout": "rq"}, "readout is 'rq'; choose fd or rp"),
+        ({"guidance": "q"}, "guidance is 'q'; choose returns or critic"),
+        ({"current_state": "reconstructed"}, "'reconstructed' needs pruned=False"),
+    ],
+)
+def test_a_senseless_plan_is_refused(settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        PlanConfig(**settings)
+
+
+def test_what_guides_a_plan_decides_the_settings_that_are_left_open():
+    found = PlanConfig("returns"), PlanConfig("critic")
+    assert [(p.discount, p.spread, p.readout) for p in found] == [
+        (0.99, 0.5, "rp"),
+        (None, 1.0, "fd"),
+    ]
+    for guidance in ("returns", "critic"):
+        given = PlanConfig(guidance, discount=0.9, spread=0.0, readout="fd")
+        assert (given.discount, given.spread, given.readout) == (0.9, 0.0, "fd")
+
+
+@pytest.mark.parametrize(
+    ("settings", "value", "sentence"),
+    [
+        ({"horizon": 5}, None, "history of 4 and a horizon of 5 steps need a window of 9"),
+        ({"guidance": "critic"}, None, "needs a critic and this run has none"),
+        ({"guidance": "critic"}, critic_value, "needs the discount that the critic was trained"),
+    ],
+)
+def test_a_plan_that_the_model_cannot_carry_out_is_refused(pretrained, settings, value, sentence):
+    with pytest.raises(UserError, match=sentence):
+        forward.make_planner(pretrained[0], PlanConfig(**settings), LIMIT, value)
+
+
+@pytest.mark.parametrize("missing", ["rewards", "returns"])
+def test_a_model_without_rewards_or_returns_cannot_plan(pretrained, missing):
+    config = pretrained[0].config
+    specs = tuple(m for m in config.modalities if m.name != missing)
+    model = make_model(dataclasses.replace(config, modalities=specs))
+    with pytest.raises(UserError, match=f"has no {missing}, so it cannot score plans"):
+        forward.make_planner(model, PlanConfig(), LIMIT)
