@@ -6,16 +6,15 @@ python -m experiments.ablation --config.run=RUN --config.study=xi --config.choic
 
 from ml_collections import config_dict
 
-from configs import common as presets
-from experiments.training import named_run
+from configs import common
 
-NAME_KEYS = named_run.NAME_KEYS
+NAME_KEYS = common.RUN_NAME_KEYS
 
 
 def get_config(name=""):
     config = config_dict.ConfigDict()
-    named_run.name(config, name)
-    presets.add_planning(config)
+    common.name_run(config, name)
+    common.add_planning(config)
     config.study = "horizon"  # a setting of plans, such as candidates, lambda_, xi, readout
     config.choices = ()  # of that setting; empty: those of the study
     config.methods = ("m3pc_m",)  # m3pc_m, m3pc_q

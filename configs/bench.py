@@ -6,7 +6,7 @@ python -m experiments.bench --config.sections="('training','decisions')"
 
 from ml_collections import config_dict
 
-from configs import common as presets
+from configs import common
 
 
 def get_config():
@@ -36,7 +36,7 @@ def get_config():
     config.horizons = (1, 2, 4)  # steps of a plan
     config.environments = (1, 4, 16)  # decisions per call
     standard = ("candidates", "history", "horizon")
-    config.plan = config_dict.ConfigDict({key: presets.PLAN[key] for key in standard})
+    config.plan = config_dict.ConfigDict({key: common.PLAN[key] for key in standard})
 
     config.collection_steps = 40_000  # of the environment
     config.peer = config_dict.ConfigDict()  # timed beside PyTorch, where it is installed

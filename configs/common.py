@@ -74,6 +74,29 @@ def add_planning(config: config_dict.ConfigDict) -> None:
     config.m3pc_q = config_dict.ConfigDict(plan_q())  # instead, where M3PC-Q plans
 
 
+# Keys of a configuration that NAME decides, and how NAME says them.
+RUN_NAME_KEYS = {
+    "env": "ENV",
+    "preset": "ENV,preset=small|base|paper",
+    "variant": "ENV,variant=m3pc|mtm",
+}
+
+
+def name_run(config: config_dict.ConfigDict, text: str) -> None:
+    """Add the keys that say which run is meant; `text` is what configs/pretrain.py was given."""
+    config.run = ""  # the run folder; empty: where configs/pretrain.py:NAME with these keys goes
+    config.env = ""  # of the run that NAME stands for, like preset and variant
+    config.preset = ""  # small, base or paper; of the run that NAME stands for
+    config.variant = ""  # m3pc or mtm; of the run that NAME stands for
+    config.source = "builtin"  # of the run that NAME stands for
+    config.seed = 0  # of the run that NAME stands for
+    if text:
+        config.env, options = parse(
+            text, preset=("auto", "small", "base", "paper"), variant=("m3pc", "mtm")
+        )
+        config.preset, config.variant = choose(options["preset"]), options["variant"]
+
+
 def parse(name: str, **choices: tuple[str, ...]) -> tuple[str, dict[str, str]]:
     """Split `<env>-<level>[,option=value...]`; the first choice of an option is its default.
 

@@ -6,14 +6,14 @@ python -m experiments.critic --config=configs/critic.py:hopper-medium,preset=sma
 
 from ml_collections import config_dict
 
-from experiments.training import named_run
+from configs import common
 
-NAME_KEYS = named_run.NAME_KEYS
+NAME_KEYS = common.RUN_NAME_KEYS
 
 
 def get_config(name=""):
     config = config_dict.ConfigDict()
-    named_run.name(config, name)
+    common.name_run(config, name)
     config.seeds = 1  # runs of seed, seed + 1, ... whose critics are trained in one program
     config.critic = config_dict.ConfigDict()
     # Zero, or nothing: what the run's preset has, see experiments/critic.py.

@@ -6,16 +6,15 @@ python -m experiments.m3pc_offline --config.run=RUN --config.plan.candidates=250
 
 from ml_collections import config_dict
 
-from configs import common as presets
-from experiments.training import named_run
+from configs import common
 
-NAME_KEYS = named_run.NAME_KEYS
+NAME_KEYS = common.RUN_NAME_KEYS
 
 
 def get_config(name=""):
     config = config_dict.ConfigDict()
-    named_run.name(config, name)
-    presets.add_planning(config)
+    common.name_run(config, name)
+    common.add_planning(config)
     config.eval.methods = ("bc", "rcbc", "m3pc_m", "m3pc_q")  # ways to act
     config.imagined_steps = 200  # of an episode, in the figure and the video; 0: neither
     return config

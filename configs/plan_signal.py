@@ -5,14 +5,14 @@ python -m experiments.plan_signal --config.run=runs/pretrain/hopper-medium-m3pc-
 
 from ml_collections import config_dict
 
-from configs import common as presets
+from configs import common
 
 
 def _q(**settings):
-    return {"method": "m3pc_q"} | presets.plan_q() | settings
+    return {"method": "m3pc_q"} | common.plan_q() | settings
 
 
-M = {"method": "m3pc_m"} | presets.PLAN_M
+M = {"method": "m3pc_m"} | common.PLAN_M
 # Name -> a way to plan: what it has besides `plan`, or instead.
 WAYS = {
     "m": M,
@@ -34,7 +34,7 @@ def get_config():
     config.first_step, config.last_step = 20, 300  # of the episode, where these states are
     config.candidates = 64  # executed in each of them
     config.steps_after = 100  # of the policy after each candidate
-    config.plan = config_dict.ConfigDict(presets.PLAN)
+    config.plan = config_dict.ConfigDict(common.PLAN)
     config.plan.target_fraction = 1.0  # of the best return in the training data
     config.ways = config_dict.ConfigDict(WAYS)  # each has these besides plan
     config.only = ()  # names of the ways to measure; none: all

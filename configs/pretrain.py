@@ -8,7 +8,7 @@ python -m experiments.pretrain --config=configs/pretrain.py:hopper-medium,role=w
 
 from ml_collections import config_dict
 
-from configs import common as presets
+from configs import common
 from mtm_jax.data import info as data_info
 
 # Keys that the name decides together with others, and how the name says them.
@@ -26,13 +26,13 @@ DIFFERENCES = {"adroit": {"masks.fractions": (0.4, *FRACTIONS)}}  # MTM appendix
 
 
 def get_config(name="hopper-medium"):
-    env, options = presets.parse(
+    env, options = common.parse(
         name,
         preset=("auto", "small", "base", "paper"),
         variant=("m3pc", "mtm"),
-        role=tuple(presets.ROLES),
+        role=tuple(common.ROLES),
     )
-    preset = presets.choose(options["preset"])
+    preset = common.choose(options["preset"])
     mtm = options["variant"] == "mtm"
 
     config = config_dict.ConfigDict()
@@ -67,10 +67,10 @@ def get_config(name="hopper-medium"):
     config.model.bins = 0  # 0 = continuous tokens; else uniform bins per dimension (mtm only)
 
     config.masks = config_dict.ConfigDict()
-    patterns = presets.mask_patterns(random_autoregressive=1.0)
+    patterns = common.mask_patterns(random_autoregressive=1.0)
     config.masks.patterns = config_dict.ConfigDict(patterns)  # weights of these masks
     config.masks.fractions = FRACTIONS  # visible shares of random masks; one is drawn per modality
-    weights = presets.MTM_WEIGHTS if mtm else presets.M3PC_WEIGHTS
+    weights = common.MTM_WEIGHTS if mtm else common.M3PC_WEIGHTS
     config.masks.modality_weights = config_dict.ConfigDict(weights)  # of the autoregressive token
 
     config.loss = config_dict.ConfigDict()
@@ -116,7 +116,7 @@ def get_config(name="hopper-medium"):
         _base(config)
     if preset == "small":
         _small(config)
-    config.masks.patterns.update(presets.ROLES[config.role])
+    config.masks.patterns.update(common.ROLES[config.role])
     return config
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from experiments import evaluate, m3pc_offline
-from experiments.runtime import cli, runs
+from experiments import m3pc_offline
+from experiments.runtime import cli, evaluation, runs
 from experiments.training import named_run
 from mtm_jax.agents import planner
 from mtm_jax.agents import pretrained as agent_lib
@@ -47,7 +47,7 @@ def main(config: config_dict.ConfigDict) -> None:
     variants = plans(config)
     folder = named_run.find(config, "ablation")
     agent, run = agent_lib.load(folder), runs.read_config(folder)
-    evaluate.check_simulator(agent, folder)
+    evaluation.check_simulator(agent, folder)
     world = agent_lib.load(config.world) if config.world else None
     settings = (config.eval.target_fraction, config.eval.seed, world)
     variants = [(m, value, fit(plan, agent)) for m, value, plan in variants]
@@ -58,7 +58,7 @@ def main(config: config_dict.ConfigDict) -> None:
         further["study"] = {"name": config.study, "value": value}
         cli.say(f"{method} with {config.study} {value}")
         rows.append(
-            evaluate.evaluate_actor(agent, method, actor, config.eval, "ablation", run, further)
+            evaluation.evaluate_actor(agent, method, actor, config.eval, "ablation", run, further)
         )
         results.write_result(folder, rows[-1])
     results.print_results(rows)
@@ -72,7 +72,7 @@ def plans(config: config_dict.ConfigDict) -> list[tuple[str, Any, PlanConfig]]:
     Raises:
         UserError: the setting or a value is none, or a method does not plan.
     """
-    evaluate.check_numbers(config.eval)
+    evaluation.check_numbers(config.eval)
     known = [field.name for field in dataclasses.fields(PlanConfig) if field.name != "guidance"]
     if config.study not in known:
         raise UserError(f"plans have no setting {config.study!r}; choose {', '.join(known)}")

@@ -18,8 +18,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from experiments import evaluate
-from experiments.runtime import cli, runs
+from experiments.runtime import cli, evaluation, runs
 from experiments.training import named_run
 from mtm_jax.agents import imagination, planner
 from mtm_jax.agents import pretrained as agent_lib
@@ -38,7 +37,7 @@ def main(config: config_dict.ConfigDict) -> None:
     check(config)
     folder = named_run.find(config, "m3pc_offline")
     agent, run = agent_lib.load(folder), runs.read_config(folder)
-    evaluate.check_simulator(agent, folder)
+    evaluation.check_simulator(agent, folder)
     world = agent_lib.load(config.world) if config.world else None
     actors = {method: make_actor(agent, method, config, world) for method in config.eval.methods}
     rows = []
@@ -46,11 +45,13 @@ def main(config: config_dict.ConfigDict) -> None:
         started, plan = time.monotonic(), plan_of(method, config)
         further = plan_settings(plan, config.world, agent) if plan else {}
         rows.append(
-            evaluate.evaluate_actor(agent, method, actor, config.eval, "m3pc_offline", run, further)
+            evaluation.evaluate_actor(
+                agent, method, actor, config.eval, "m3pc_offline", run, further
+            )
         )
         rows[-1]["metrics"]["seconds"] = time.monotonic() - started
         results.write_result(folder, rows[-1])
-    evaluate.say_rows(rows)
+    evaluation.say_rows(rows)
     scores = score_figures.collect(rows)
     score_figures.bars(scores, folder / "figures" / "methods.png")
     imagine(agent, folder, config, world)
@@ -86,7 +87,7 @@ def check(config: config_dict.ConfigDict) -> None:
         raise UserError(
             f"eval.methods are {tuple(config.eval.methods)}; choose among {', '.join(METHODS)}"
         )
-    evaluate.check_numbers(config.eval)
+    evaluation.check_numbers(config.eval)
     if config.imagined_steps < 0:
         raise UserError(f"imagined_steps is {config.imagined_steps}; give a number from 0 on")
     for method in planner.GUIDANCE:

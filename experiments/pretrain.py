@@ -19,8 +19,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import config_dict
 
-from experiments import evaluate as evaluate_lib
-from experiments.runtime import cli, compilation, distributed, machine, runs, signals
+from experiments.runtime import cli, compilation, distributed, evaluation, machine, runs, signals
 from experiments.training import build, debug_batch, group, nonfinite, pretrain_run
 from experiments.training.pretrain_run import Run
 from mtm_jax.data import info as data_info
@@ -99,7 +98,7 @@ def check(config: config_dict.ConfigDict) -> None:
         )
     if config.keep_best < 0:
         raise UserError(f"keep_best is {config.keep_best} checkpoints; give a number from 0 on")
-    evaluate_lib.check(config.eval)
+    evaluation.check(config.eval)
 
 
 def load(every: Sequence[Run]) -> Task:
@@ -285,7 +284,7 @@ def finish(
         for run in every:
             if run.writes:
                 held.enter_context(runs.only_writer(run.folder))
-        evaluate_lib.evaluate_runs(folders, agents, task.config.eval, "pretrain", measured)
+        evaluation.evaluate_runs(folders, agents, task.config.eval, "pretrain", measured)
     cli.say(
         f"data and training took {trained:.0f} s, with evaluation "
         f"{time.monotonic() - started:.0f} s, on {rate:.0f} GFLOP/s in matrix products; "

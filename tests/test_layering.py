@@ -11,24 +11,23 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# Where every module of mtm_jax/ belongs; a name that ends in "." is a folder. Level 4 is the rim.
-LEVELS = {
-    0: {"types", "errors", "config"},
-    1: {"masks", "tokens", "distributions", "returns", "losses", "optim"},
-    2: {"networks", "transformer", "heads", "positions", "layout", "gathering", "model"}
-    | {"critics", "queries"},
-    3: {"accumulation", "dataset", "training", "objective", "held_out", "pretrain"}
-    | {"iql", "finetune", "td3", "sac", "rnd"}
-    | {"operations", "torch_import"}
-    | {"baselines.", "planning."},
-    4: {"actors", "agent", "cache", "checkpoint", "figures", "metrics", "model_files", "planner"}
-    | {"policy"}
-    | {"data_figures", "progress", "records", "results"}
-    | {"critic_files", "manifest", "orbax_noise", "shards", "trees"}
-    | {"imagination", "imagination_figures"}
-    | {"report", "score_figures", "sharding", "statistics", "video", "data.", "envs."},
+# Each folder of mtm_jax/ with the folders that its modules may import; "" are the modules beside
+# them, the vocabulary that all share.
+FOLDERS = {
+    "": set(),
+    "io": {""},
+    "models": {""},
+    "training": {"", "models"},
+    "planning": {"", "models"},
+    "envs": {"", "io"},
+    "data": {"", "io", "envs"},
+    "agents": {"", "io", "envs", "data", "models", "training", "planning"},
+    "plots": {"", "io", "envs", "data", "agents"},
 }
-LINEN = {"networks", "transformer", "heads", "model", "critics"}
+# Folders of pure functions: no files, clocks, processes or printing.
+PURE = {"", "models", "training", "planning"}
+LINEN = {"networks", "transformer", "heads", "trajectory_model", "critics"}  # of models/
+LINEN_MODULES = {("models", name) for name in LINEN}
 RIM_ONLY = {"gymnasium", "gymnasium_robotics", "mujoco", "minari", "h5py", "orbax", "matplotlib"}
 RIM_ONLY |= {"rich", "imageio", "PIL", "tqdm", "dm_control", "huggingface_hub"}
 IMPURE = {"os", "pathlib", "time", "datetime", "random", "io", "shutil", "subprocess", "logging"}
@@ -45,13 +44,9 @@ SAFE_VALUES = {"allow_pickle": False, "weights_only": True, "shell": False}
 PICKLE_ERRORS = {"PickleError", "UnpicklingError"}  # other libraries raise them
 
 
-def level_of(module: str) -> int | None:
-    """Level of a module named inside mtm_jax, e.g. "planning.forward"; None where it has none."""
-    folder = module.split(".")[0] + "."
-    for level, names in LEVELS.items():
-        if module in names or folder in names:
-            return level
-    return None
+def folder_of(module: str) -> str:
+    """Folder of a module named inside mtm_jax: "planning.forward" is in "planning"."""
+    return module.split(".")[0] if "." in module or module in FOLDERS else ""
 
 
 def imports(tree: ast.AST) -> set[str]:
@@ -67,49 +62,77 @@ def imports(tree: ast.AST) -> set[str]:
 
 
 def layer_problems(module: str, source: str) -> list[str]:
-    """Say what a module of mtm_jax imports or calls that its level must not."""
-    level, tree = level_of(module), ast.parse(source)
-    if level is None:
-        return [f"{module} has no level: place it in LEVELS of tests/test_layering.py"]
+    """Say what a module of mtm_jax imports or calls that its folder must not."""
+    folder, tree = folder_of(module), ast.parse(source)
+    if folder not in FOLDERS:
+        return [f"{module}: {folder} is no folder of FOLDERS in tests/test_layering.py"]
     problems = []
     for name in sorted(imports(tree)):
-        reason = import_problem(module, level, name)
+        reason = import_problem(module, folder, name)
         if reason:
-            problems.append(f"{module} (level {level}) imports {name}: {reason}")
-    if level < 4 and any(is_call_of(node, "print") for node in ast.walk(tree)):
-        problems.append(f"{module} (level {level}) prints")
+            problems.append(f"{module} imports {name}: {reason}")
+    if folder in PURE and any(is_call_of(node, "print") for node in ast.walk(tree)):
+        problems.append(f"{module} prints, and {folder or 'the vocabulary'} is pure")
     return problems
 
 
-def import_problem(module: str, level: int, name: str) -> str | None:
+def import_problem(module: str, folder: str, name: str) -> str | None:
     """Say why a module must not import `name`; None where it may."""
     top, _, rest = name.partition(".")
     if top == "":
         return "write imports from the root of the package"
     if top in NEVER:
         return "never inside mtm_jax"
-    if top in RIM_ONLY | IMPURE and level < 4:
-        return "only at level 4"
-    if top == "flax" and level < 2 and not name.startswith("flax.struct"):
-        return "below level 2 flax is good for struct only"
-    if name.startswith("flax.linen") and module not in LINEN:
-        return f"linen lives in {', '.join(sorted(LINEN))}"
+    if top in RIM_ONLY | IMPURE and folder in PURE:
+        return f"{folder or 'the vocabulary'} is pure"
+    if top == "flax" and folder == "" and not name.startswith("flax.struct"):
+        return "the vocabulary takes flax for struct only"
+    if name.startswith("flax.linen") and (folder, module.split(".")[-1]) not in LINEN_MODULES:
+        return f"linen lives in models/: {', '.join(sorted(LINEN))}"
     if top == "mtm_jax":
-        return sibling_problem(level, rest)
+        return sibling_problem(folder, rest)
     return None
 
 
-def sibling_problem(level: int, imported: str) -> str | None:
-    """Say why a level must not import `imported`, a module of mtm_jax or a symbol in one."""
+def sibling_problem(folder: str, imported: str) -> str | None:
+    """Say why a folder must not import `imported`, a module of mtm_jax or a symbol in one."""
     if imported == "":
         return "import the module that is needed"
-    candidates = [imported, imported.rpartition(".")[0]]
-    if imported in {"planning", "baselines", "data", "envs"}:
-        candidates = [f"{imported}."]
-    target = next((n for c in candidates if (n := level_of(c)) is not None), None)
-    if target is None:
-        return "it has no level"
-    return f"that is level {target}" if target > level else None
+    target = folder_of(imported) if imported.split(".")[0] in FOLDERS else ""
+    if target not in {folder} | FOLDERS[folder]:
+        return f"{folder or 'the vocabulary'} must not import {target}"
+    return None
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Find circles of a graph, node -> nodes; one from each group that is tied together."""
+    done, path, found = set(), [], []
+
+    def visit(node: str) -> None:
+        if node in path:
+            found.append([*path[path.index(node) :], node])
+        elif node not in done:
+            path.append(node)
+            for after in sorted(graph.get(node, ())):
+                visit(after)
+            path.pop()
+            done.add(node)
+
+    for node in sorted(graph):
+        visit(node)
+    return found
+
+
+def module_graph() -> dict[str, set[str]]:
+    """Every module of the repository with the modules that it imports, anywhere in it."""
+    files = [f for d in ("mtm_jax", "experiments", "configs") for f in (ROOT / d).rglob("*.py")]
+    names = {".".join(f.relative_to(ROOT).with_suffix("").parts): f for f in files}
+    graph = {}
+    for name, file in names.items():
+        if not name.endswith("__init__"):
+            asked = imports(ast.parse(file.read_text()))
+            graph[name] = {n for a in asked for n in (a, a.rpartition(".")[0]) if n in names}
+    return graph
 
 
 def is_call_of(node: ast.AST, name: str) -> bool:
@@ -160,11 +183,42 @@ def library_modules() -> list[tuple[str, pathlib.Path]]:
     return [(n, f) for n, f in zip(names, files, strict=True) if n != "__init__"]
 
 
-def test_modules_keep_their_level():
+def test_modules_keep_the_law():
     modules = library_modules()
     assert len(modules) > 10
     problems = [p for name, file in modules for p in layer_problems(name, file.read_text())]
     assert not problems, "\n".join(problems)
+
+
+def test_every_folder_of_the_law_exists_and_the_law_has_no_circle():
+    folders = {p.parent.name for p in (ROOT / "mtm_jax").glob("*/__init__.py")}
+    assert folders == FOLDERS.keys() - {""}
+    assert not circles(FOLDERS)
+    assert all((ROOT / "mtm_jax" / "models" / f"{name}.py").is_file() for name in LINEN)
+
+
+def test_no_modules_import_each_other():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == [["a", "b", "c", "a"]]
+    assert not circles({"a": {"b", "c"}, "b": {"c"}, "c": set()})
+    assert not circles(module_graph())
+
+
+def test_configurations_import_no_experiment():
+    graph = module_graph()
+    found = [
+        name
+        for name, asked in graph.items()
+        if name.startswith("configs.") and any(a.startswith("experiments.") for a in asked)
+    ]
+    assert not found
+
+
+def test_programs_are_commands():
+    """`ls experiments/*.py` lists what a user can run; what they share is in folders."""
+    programs = [p for p in (ROOT / "experiments").glob("*.py") if p.name != "__init__.py"]
+    silent = [p.name for p in programs if 'if __name__ == "__main__":' not in p.read_text()]
+    assert programs and not silent
+    assert not [p.name for p in programs if not (ROOT / "configs" / p.name).is_file()]
 
 
 def test_forbidden_constructs_are_absent():
@@ -178,22 +232,22 @@ def test_forbidden_constructs_are_absent():
 @pytest.mark.parametrize(
     ("module", "source", "message"),
     [
-        ("masks", "from mtm_jax import model", "level 2"),
-        ("masks", "from mtm_jax.planning import context", "level 3"),
-        ("iql", "from mtm_jax import planning, data", "level 4"),
-        ("config", "import mtm_jax.envs.registry", "level 4"),
-        ("model", "from mtm_jax.training.dataset import Dataset", "level 3"),
-        ("pretrain", "from flax import linen as nn", "linen lives in"),
-        ("pretrain", "import flax.linen as nn", "linen lives in"),
+        ("masks", "from mtm_jax import models", "must not import models"),
+        ("masks", "from mtm_jax.planning import context", "must not import planning"),
+        ("training.iql", "from mtm_jax import planning, data", "must not import data"),
+        ("config", "import mtm_jax.envs.registry", "must not import envs"),
+        ("models.heads", "from mtm_jax.training import dataset", "must not import training"),
+        ("io.cache", "def f():\n    from mtm_jax.agents import policy", "must not import agents"),
+        ("training.pretrain", "from flax import linen as nn", "linen lives in"),
+        ("training.pretrain", "import flax.linen as nn", "linen lives in"),
         ("tokens", "import flax.traverse_util", "struct only"),
-        ("planning.forward", "def f():\n    import gymnasium", "only at level 4"),
-        ("sac", "import time", "only at level 4"),
-        ("sac", "print(1)", "prints"),
-        ("metrics", "from absl import flags", "never inside"),
-        ("data.d4rl", "from ml_collections import config_dict", "never inside"),
-        ("data.d4rl", "from . import sources", "from the root"),
-        ("metrics", "from mtm_jax import nowhere", "no level"),
-        ("utils", "", "place it in LEVELS"),
+        ("planning.forward", "def f():\n    import gymnasium", "is pure"),
+        ("training.sac", "import time", "is pure"),
+        ("training.sac", "print(1)", "prints"),
+        ("io.metrics", "from absl import flags", "never inside"),
+        ("data.own", "from ml_collections import config_dict", "never inside"),
+        ("data.own", "from . import sources", "from the root"),
+        ("utils.strings", "", "is no folder of FOLDERS"),
     ],
 )
 def test_a_breach_of_the_law_is_found(module, source, message):
@@ -247,14 +301,16 @@ def test_one_module_opens_archives():
     ],
 )
 def test_one_module_does_it_for_all(call, module):
-    files = [*(ROOT / "mtm_jax").rglob("*.py"), *(ROOT / "experiments").glob("*.py")]
+    files = [*(ROOT / "mtm_jax").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]
     found = {str(p.relative_to(ROOT)) for p in files if call in p.read_text()}
     assert found == {module}
 
 
 def test_lawful_code_passes():
-    assert not layer_problems("model", "from flax import linen as nn\nfrom mtm_jax import networks")
-    assert not layer_problems("data.d4rl", "import h5py\nfrom mtm_jax.envs import registry")
+    assert not layer_problems(
+        "models.heads", "from flax import linen\nfrom mtm_jax.models import layout"
+    )
+    assert not layer_problems("data.own", "import h5py\nfrom mtm_jax.envs import registry")
     assert not construct_problems("np.load(f, allow_pickle=False)\ntorch_model.eval()")
     assert not construct_problems("import pickle\ntry: f()\nexcept pickle.UnpicklingError: pass")
 

@@ -6,32 +6,9 @@ import pathlib
 
 from ml_collections import config_dict
 
-from configs import common as presets
 from experiments.runtime import runs
 from experiments.training import build
 from mtm_jax.errors import UserError
-
-# Keys of a configuration that NAME decides, and how NAME says them.
-NAME_KEYS = {
-    "env": "ENV",
-    "preset": "ENV,preset=small|base|paper",
-    "variant": "ENV,variant=m3pc|mtm",
-}
-
-
-def name(config: config_dict.ConfigDict, text: str) -> None:
-    """Add the keys that say which run is meant; `text` is what configs/pretrain.py was given."""
-    config.run = ""  # the run folder; empty: where configs/pretrain.py:NAME with these keys goes
-    config.env = ""  # of the run that NAME stands for, like preset and variant
-    config.preset = ""  # small, base or paper; of the run that NAME stands for
-    config.variant = ""  # m3pc or mtm; of the run that NAME stands for
-    config.source = "builtin"  # of the run that NAME stands for
-    config.seed = 0  # of the run that NAME stands for
-    if text:
-        config.env, options = presets.parse(
-            text, preset=("auto", "small", "base", "paper"), variant=("m3pc", "mtm")
-        )
-        config.preset, config.variant = presets.choose(options["preset"]), options["variant"]
 
 
 def find(config: config_dict.ConfigDict, experiment: str) -> pathlib.Path:

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ml_collections import config_dict
 
-from experiments import evaluate
-from experiments.runtime import resume, runs
+from experiments.runtime import evaluation, resume, runs
 from experiments.training import build
 from mtm_jax.agents import pretrained as agent_lib
 from mtm_jax.errors import UserError
@@ -47,7 +46,7 @@ class Run:
         rows = records.read_jsonl(path) if path.exists() else []
         wanted = "pretrain", self.config.steps
         rows = [r for r in rows if (r.get("experiment"), r.get("step")) == wanted]
-        methods = evaluate.feasible(self.config.eval.methods, self._data.returns)
+        methods = evaluation.feasible(self.config.eval.methods, self._data.returns)
         return rows if {row["method"] for row in rows} >= set(methods) else []
 
     @contextlib.contextmanager

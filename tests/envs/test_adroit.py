@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
-from experiments import evaluate
-from experiments.runtime import config_files
+from experiments.runtime import config_files, evaluation
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import completion, make, registry, rollout
 from mtm_jax.errors import UserError
@@ -161,17 +160,17 @@ def test_success_rates_are_in_the_results_and_on_the_screen(monkeypatch, capsys)
     episodes = rollout.Episodes(np.array([5.0, 1.0, 0.0]), np.array([5, 5, 5]), *done)
     monkeypatch.setattr(rollout, "rollout", lambda *a, **k: episodes)
     agent = make_agent(registry.ENVS["door"].builtin_id)
-    row = evaluate.evaluate_actor(agent, "bc", None, SETTINGS, "evaluate", RUN)
+    row = evaluation.evaluate_actor(agent, "bc", None, SETTINGS, "evaluate", RUN)
     assert row["metrics"]["success_rate"] == pytest.approx(2 / 3)
     assert row["metrics"]["final_success_rate"] == pytest.approx(1 / 3)
     assert row["normalized_scores"] == [5.0, 1.0, 0.0]
-    evaluate.say_successes(row)
+    evaluation.say_successes(row)
     assert "67% of the episodes" in capsys.readouterr().out
 
 
 def test_without_a_simulator_there_is_no_evaluation(tmp_path):
     with pytest.raises(UserError, match="trained on door-human, .*no simulator"):
-        evaluate.evaluate_run(tmp_path, make_agent(""), SETTINGS, "evaluate")
+        evaluation.evaluate_run(tmp_path, make_agent(""), SETTINGS, "evaluate")
     assert list(tmp_path.iterdir()) == []
 
 

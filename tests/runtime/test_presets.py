@@ -4,7 +4,7 @@ import jax
 import pytest
 from ml_collections import config_dict
 
-from configs import common as presets
+from configs import common
 from experiments.runtime import cli, config_files
 from mtm_jax import masks
 from mtm_jax.agents import planner
@@ -15,11 +15,11 @@ CHOICES = {"preset": ("auto", "small"), "variant": ("m3pc", "mtm")}
 
 def test_the_first_choice_is_the_default():
     expected = ("hopper-medium", {"preset": "auto", "variant": "m3pc"})
-    assert presets.parse("hopper-medium", **CHOICES) == expected
+    assert common.parse("hopper-medium", **CHOICES) == expected
 
 
 def test_options_follow_the_name():
-    _, options = presets.parse("walker2d-expert,variant=mtm,preset=small", **CHOICES)
+    _, options = common.parse("walker2d-expert,variant=mtm,preset=small", **CHOICES)
     assert options == {"preset": "small", "variant": "mtm"}
 
 
@@ -35,25 +35,25 @@ def test_options_follow_the_name():
 )
 def test_unknown_names_and_options_are_refused(name, says):
     with pytest.raises(UserError, match=says):
-        presets.parse(name, **CHOICES)
+        common.parse(name, **CHOICES)
 
 
 @pytest.mark.parametrize(("backend", "preset"), [("cpu", "small"), ("gpu", "paper")])
 def test_auto_follows_the_device(monkeypatch, backend, preset):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert presets.choose("auto") == preset
-    assert presets.choose("base") == "base"
+    assert common.choose("auto") == preset
+    assert common.choose("base") == "base"
 
 
 def test_every_mask_pattern_can_be_overridden():
-    found = presets.mask_patterns(rcbc=0.5)
+    found = common.mask_patterns(rcbc=0.5)
     assert set(found) == {*masks.TRAINING_DISTRIBUTIONS, *masks.PROMPTS}
     assert {name for name, weight in found.items() if weight} == {"rcbc"}
 
 
 def test_an_unknown_mask_pattern_is_refused():
     with pytest.raises(UserError, match=r"\['checkerboard'\]; choose among random_autoreg"):
-        presets.mask_patterns(checkerboard=1.0)
+        common.mask_patterns(checkerboard=1.0)
 
 
 @pytest.mark.parametrize("preset", ["small", "base", "paper"])
@@ -73,7 +73,7 @@ def test_presets_keep_the_papers_numbers_where_they_do_not_shrink_them(preset, v
 
 
 @pytest.mark.parametrize("preset", ["small", "base", "paper"])
-@pytest.mark.parametrize("role", presets.ROLES)
+@pytest.mark.parametrize("role", common.ROLES)
 def test_a_role_decides_the_masks_of_every_preset(preset, role):
     name = f"configs/pretrain.py:hopper-medium,preset={preset},role={role}"
     patterns = config_files.load(name).masks.patterns
@@ -87,7 +87,7 @@ def test_a_role_decides_the_masks_of_every_preset(preset, role):
 @pytest.mark.parametrize("method", planner.GUIDANCE)
 def test_programs_plan_as_the_library_does(method):
     config = config_dict.ConfigDict()
-    presets.add_planning(config)
+    common.add_planning(config)
     assert planner.plan_config(method, **config.plan, **config[method]) == planner.plan_config(
         method
     )
@@ -95,8 +95,8 @@ def test_programs_plan_as_the_library_does(method):
 
 def test_the_discount_of_one_program_is_not_that_of_another():
     first, second = config_dict.ConfigDict(), config_dict.ConfigDict()
-    presets.add_planning(first)
-    presets.add_planning(second)
+    common.add_planning(first)
+    common.add_planning(second)
     first.m3pc_q.discount = 0.5
     assert second.m3pc_q.discount is None
 
@@ -109,4 +109,4 @@ def test_what_the_name_decides_cannot_be_overridden_alone(key):
 
 @pytest.mark.parametrize("name", ["hopper-mine", "door-human", "lift-mg", "custom-robot"])
 def test_data_from_elsewhere_have_levels_of_their_own(name):
-    assert presets.parse(name, **CHOICES)[0] == name
+    assert common.parse(name, **CHOICES)[0] == name
