@@ -28,12 +28,12 @@ if TYPE_CHECKING:
         PretrainConfig,
     )
     from mtm_jax.data.own import from_arrays as trajectories_from_arrays
+    from mtm_jax.data.selection import keep_modality
     from mtm_jax.data.sources import load as load_data
     from mtm_jax.errors import UserError
     from mtm_jax.models.trajectory_model import Model, make_model
     from mtm_jax.training.dataset import (
         Dataset,
-        keep_modality,
         make_dataset,
         sample_transitions,
         sample_windows,
@@ -54,7 +54,7 @@ _HOME = {
     "load_data": "data.sources:load",
     "load_model": "agents.model_files",
     "Dataset": "training.dataset",
-    "keep_modality": "training.dataset",
+    "keep_modality": "data.selection",
     "make_dataset": "training.dataset",
     "sample_transitions": "training.dataset",
     "sample_windows": "training.dataset",

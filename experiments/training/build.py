@@ -12,7 +12,7 @@ from ml_collections import config_dict
 
 from mtm_jax.agents import pretrained as agent
 from mtm_jax.config import LossConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
-from mtm_jax.data import inspection, sources
+from mtm_jax.data import inspection, selection, sources
 from mtm_jax.errors import UserError
 from mtm_jax.training import dataset
 from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
@@ -40,13 +40,13 @@ def load_data(config: config_dict.ConfigDict) -> Data:
 def split(trajectories: Trajectories, config: config_dict.ConfigDict) -> Data:
     """Split by episode and put both parts on the device."""
     window, info, episodes = config.model.window, trajectories.info, len(trajectories.lengths)
-    train, valid = dataset.split_episodes(
+    train, valid = selection.split_episodes(
         trajectories, config.data.train_fraction, config.data.split_seed
     )
     del trajectories
     if config.data.actions_fraction < 1:
         fraction, seed = config.data.actions_fraction, config.data.split_seed
-        train = dataset.keep_modality(train, "actions", fraction, seed)
+        train = selection.keep_modality(train, "actions", fraction, seed)
     returns = inspection.returns(train)
     known = len(returns) > 0
     train_set = dataset.make_dataset(train, window)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mtm_jax import distributions, returns
+from mtm_jax.data import selection
 from mtm_jax.errors import UserError
 from mtm_jax.training import dataset
 from mtm_jax.types import MODALITIES, DataInfo, Trajectories
@@ -157,49 +158,6 @@ def test_windows_say_which_modalities_they_have():
     np.testing.assert_array_equal(windows.available["actions"], [True, False, False])
 
 
-def test_split_is_disjoint_and_complete():
-    trajectories = make(tuple(range(2, 22)))
-    parts = dataset.split_episodes(trajectories, 0.8, seed=3)
-    episodes = [set(part.observations[:, 0].astype(int)) for part in parts]
-    assert [len(e) for e in episodes] == [16, 4]
-    assert episodes[0] | episodes[1] == set(range(20))
-    for part in parts:
-        index = part.observations[part.starts, 0].astype(int)
-        np.testing.assert_array_equal(part.lengths, trajectories.lengths[index])
-        np.testing.assert_array_equal(part.final_observations[:, 0], index)
-        np.testing.assert_array_equal(part.observations[part.starts, 1], 0.0)
-
-
-def test_split_depends_on_the_seed_alone():
-    trajectories = make((3,) * 20)
-    first, again, other = (
-        dataset.split_episodes(trajectories, 0.5, seed)[0].observations[:, 0] for seed in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
-    assert set(first.astype(int)) != set(range(10))  # not in storage order
-
-
-def test_split_leaves_an_episode_to_each_part():
-    for fraction in (0.01, 0.99):
-        parts = dataset.split_episodes(make((3, 3, 3)), fraction, 0)
-        assert min(len(part.lengths) for part in parts) == 1
-
-
-@pytest.mark.parametrize(
-    ("lengths", "fraction", "says"), [((5,), 0.9, "1 episode"), ((5, 5), 95.0, "95.0")]
-)
-def test_split_refuses(lengths, fraction, says):
-    with pytest.raises(UserError, match=says):
-        dataset.split_episodes(make(lengths), fraction, 0)
-
-
-def test_selection_keeps_availability_with_its_episode():
-    picked = dataset.select_episodes(make((2, 3, 4), actions=[True, False, True]), np.array([2, 1]))
-    np.testing.assert_array_equal(picked.available["actions"], [True, False])
-    np.testing.assert_array_equal(picked.observations[:, 0], [2, 2, 2, 2, 1, 1, 1])
-
-
 def test_actions_are_rescaled_from_their_bounds():
     trajectories = make((3,), low=(-2.0,), high=(6.0,))
     trajectories.actions[:, 0] = (-2.0, 2.0, 6.0)
@@ -223,57 +181,14 @@ def test_all_modalities_are_there():
     assert tuple(dataset.make_dataset(make((5,)), 4).values) == MODALITIES
 
 
-def test_a_heteromodal_view_keeps_actions_in_a_seeded_fraction_of_the_episodes():
-    whole = make([3, 4, 5, 6, 2, 3, 4, 5, 2, 6])
-    views = {f: dataset.keep_modality(whole, "actions", f, seed=1) for f in (0.01, 0.3, 1.0)}
-    kept = {f: view.available["actions"] for f, view in views.items()}
-    assert [int(k.sum()) for k in kept.values()] == [1, 3, 10]
-    assert (kept[0.01] <= kept[0.3]).all()
-    rows = np.repeat(kept[0.3], whole.lengths)
-    np.testing.assert_array_equal(views[0.3].actions[rows], whole.actions[rows])
-    assert not views[0.3].actions[~rows].any()
-    np.testing.assert_array_equal(views[0.3].observations, whole.observations)
-    other = dataset.keep_modality(whole, "actions", 0.3, seed=2).available["actions"]
-    assert (other != kept[0.3]).any()
-
-
 def test_dropped_actions_enter_neither_statistics_nor_windows():
-    view = dataset.keep_modality(make([8, 8, 8, 8]), "actions", 0.25, seed=0)
+    view = selection.keep_modality(make([8, 8, 8, 8]), "actions", 0.25, seed=0)
     data = dataset.make_dataset(view, 4)
     rows = np.repeat(view.available["actions"], view.lengths)
     expected = dataset.rescale_actions(view)[rows].mean(axis=0)
     np.testing.assert_allclose(dataset.compute_stats(data)["actions"].mean, expected, atol=1e-6)
     windows = dataset.sample_windows(jax.random.key(0), data, 64, 4)
     assert 0 < windows.available["actions"].sum() < 64
-
-
-def test_dropping_rewards_drops_the_returns_too():
-    whole = make([3, 3])
-    whole = dataclasses.replace(whole, rewards=whole.rewards + 1)
-    view = dataset.keep_modality(whole, "rewards", 0.5, seed=0)
-    np.testing.assert_array_equal(view.available["rewards"], view.available["returns"])
-    assert view.available["rewards"].sum() == 1
-    kept = np.repeat(view.available["rewards"], view.lengths)
-    assert view.rewards[kept].all() and not view.rewards[~kept].any()
-
-
-@pytest.mark.parametrize(
-    ("modality", "fraction", "says"),
-    [
-        ("states", 0.5, "'states' cannot be dropped; choose actions or rewards"),
-        ("actions", 0.0, "fraction with actions is 0.0; it must lie in"),
-        ("actions", 1.5, "fraction with actions is 1.5"),
-    ],
-)
-def test_impossible_views_are_refused(modality, fraction, says):
-    with pytest.raises(UserError, match=says):
-        dataset.keep_modality(make([3, 3]), modality, fraction, seed=0)
-
-
-def test_a_split_that_the_data_bring_is_used_as_it_is():
-    whole = dataclasses.replace(make([3, 4, 5, 6]), train=np.array([True, False, True, False]))
-    train, valid = dataset.split_episodes(whole, 0.75, seed=7)
-    assert (train.lengths.tolist(), valid.lengths.tolist()) == ([3, 5], [4, 6])
 
 
 def all_transitions(trajectories):
