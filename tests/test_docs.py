@@ -1,6 +1,7 @@
-"""What the documents name exists: files, links, commands, keys, functions, options."""
+"""What the documents and setup.cfg name exists: files, links, commands, keys, options."""
 
 import ast
+import configparser
 import dataclasses
 import importlib
 import re
@@ -155,6 +156,13 @@ def test_folders_are_those_of_the_law(root):
     rows = re.findall(r"^\| `(\w+)/` \|([^|]*)\|", text, re.MULTILINE)
     told = {folder: set(allowed.strip().split(", ")) - {""} for folder, allowed in rows}
     assert told == {folder: allowed - {""} for folder, allowed in FOLDERS.items() if folder}
+
+
+def test_an_installed_package_has_its_actors(root):
+    settings = configparser.ConfigParser()
+    settings.read(root / "setup.cfg")
+    patterns = settings["options.package_data"]["mtm_jax"].split()
+    assert patterns and all(list((root / "mtm_jax").glob(pattern)) for pattern in patterns)
 
 
 def test_tables_of_scores_agree(root):
