@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import stat
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from mtm_jax.data import paths
 from mtm_jax.errors import UserError
 
 MAX_BYTES = 64 * 2**30  # of all members, unpacked; ten million steps of ExORL have 3 GB of arrays
@@ -24,7 +26,8 @@ HARMLESS_BYTES = 2**28  # an npz file may unpack to so much at any ratio: own da
 DAMAGE = (
     *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, NotImplementedError),
     *(TypeError, SyntaxError, tokenize.TokenError),  # numpy's parser, on a damaged header
-    *(zipfile.BadZipFile, zlib.error),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+    OverflowError,  # a header that declares more rows than can be counted
 )
 
 
@@ -92,14 +95,13 @@ def open_file(path: pathlib.Path) -> BinaryIO:
     """Open a file to read its bytes.
 
     Raises:
-        UserError: it is missing or may not be read.
+        UserError: it is missing, no regular file, or may not be read.
     """
     try:
-        if path.is_file():
-            return path.open("rb")
+        paths.require_file(path)
+        return path.open("rb")
     except OSError as error:
         raise UserError(f"file {path} cannot be read ({error}); check its permissions") from error
-    raise UserError(f"there is no file {path}; check the path")
 
 
 @contextlib.contextmanager

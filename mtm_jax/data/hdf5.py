@@ -11,25 +11,27 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
+from mtm_jax.data import paths
 from mtm_jax.errors import UserError
 
 MAX_BYTES = 64 * 2**30  # of all arrays that are read; ten million steps of D4RL have 2 GB
 MAX_RATIO = 1100  # of their size to the file's; gzip packs constants 1030 to 1, and no better
+_INSIDE = (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT)
 
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
-    """Open a file to read.
+    """Open a file to read, if no link in it leads to another file.
 
     Raises:
-        UserError: it is missing, may not be read, is being written, or HDF5 finds something wrong
-            with it while it is open.
+        UserError: it is missing, may not be read, is being written, links to another file, or HDF5
+            finds something wrong with it while it is open.
     """
     path = pathlib.Path(path)
     try:
-        if not path.is_file():
-            raise UserError(f"there is no file {path}; check the path")
+        paths.require_file(path)
         with h5py.File(path, "r") as file:
+            _refuse_links(f"file {path}", file)
             yield file
     except UserError:
         raise
@@ -51,23 +53,32 @@ def _problem(path: pathlib.Path, error: Exception) -> str:
     )
 
 
-def check_inside(what: str, file: h5py.File, key: str, found: h5py.HLObject) -> None:
-    """Refuse a group or an array whose data are in a file other than the opened one.
+def _refuse_links(what: str, file: h5py.File) -> None:
+    """Refuse a file with links that leave it, without following one.
 
-    Files of unknown origin could otherwise name any file that the user may read.
+    They could name any file that the user may read, and opening a named pipe never returns.
+    """
+
+    def leaves(name: str, link: h5py.h5l.LinkInfo) -> str | None:
+        return None if link.type in _INSIDE else name
+
+    name = file.id.links.visit(leaves, info=True)
+    if name is not None:
+        raise UserError(outside(what, name.decode(errors="replace")))
+
+
+def check_stored(what: str, key: str, stored: h5py.Dataset) -> None:
+    """Refuse an array whose numbers lie in another file.
 
     Raises:
-        UserError: it was reached by an external link, or is stored elsewhere, or is virtual.
+        UserError: it is stored elsewhere, or is virtual.
     """
-    elsewhere = found.file.filename != file.filename
-    if isinstance(found, h5py.Dataset):
-        elsewhere = elsewhere or found.is_virtual or bool(found.external)
-    if elsewhere:
+    if stored.is_virtual or stored.external:
         raise UserError(outside(what, key))
 
 
 def outside(what: str, key: str) -> str:
-    """Say that an array is stored elsewhere."""
+    """Say that a part of a file is stored elsewhere."""
     return (
         f"{what}: {key} is stored in another file; only data inside the file are read, so copy "
         "them into one file"
@@ -108,7 +119,7 @@ def dataset(what: str, group: h5py.Group, key: str) -> h5py.Dataset:
     stored = group[key]
     if not isinstance(stored, h5py.Dataset):
         raise UserError(f"{what}: {key} is a group, expected an array, one row per step")
-    check_inside(what, group.file, key, stored)
+    check_stored(what, key, stored)
     if stored.dtype.kind not in "fiub" or stored.shape is None:
         raise UserError(f"{what}: {key} has type {stored.dtype}, expected numbers; convert it")
     check_size(f"{what}: {key}", group.file.id, size(stored))

@@ -64,7 +64,6 @@ def read(
                 f"{what} lacks the group data (it has {', '.join(file) or 'nothing'}); "
                 "robomimic's layout is data/demo_0, data/demo_1 and so on"
             )
-        hdf5.check_inside(what, file, "data", file["data"])
         if not isinstance(about, DataInfo):
             name, source = about or path.stem, str(path) if source is None else source
             about = _describe(what, file, name, about is not None, source)
@@ -141,8 +140,7 @@ def _mask(what: str, file: h5py.File, key: str) -> set[str]:
         raise UserError(
             f"{what} has no mask {key!r}; choose one of {', '.join(masks) or 'none, it has none'}"
         )
-    for name, found in (("mask", masks), (f"mask/{key}", masks[key])):
-        hdf5.check_inside(what, file, name, found)
+    hdf5.check_stored(what, f"mask/{key}", masks[key])
     hdf5.check_size(f"{what}: mask/{key}", file.id, hdf5.size(masks[key]))
     entries = np.ravel(masks[key][()])
     return {e.decode(errors="replace") if isinstance(e, bytes) else str(e) for e in entries}
@@ -175,7 +173,6 @@ def _read_demos(what: str, file: h5py.File, names: list[str]) -> list[dict[str, 
 def _find_arrays(what: str, file: h5py.File, name: str) -> dict[str, h5py.Dataset]:
     """Find the arrays of one demonstration, which all have one row for each of its steps."""
     demo = file["data"][name]
-    hdf5.check_inside(what, file, f"data/{name}", demo)
     what = f"{what}: data/{name}"
     stored = {key: _find(what, demo, key) for key in ("actions", "dones")}
     if "rewards" in demo:

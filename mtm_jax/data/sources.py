@@ -8,8 +8,8 @@ import pathlib
 
 import h5py
 
+from mtm_jax.data import hdf5, own, robomimic
 from mtm_jax.data import info as data_info
-from mtm_jax.data import own, robomimic
 from mtm_jax.data.builtin import behaviours
 from mtm_jax.data.d4rl import files as d4rl_files
 from mtm_jax.data.d4rl import reader as d4rl
@@ -135,7 +135,7 @@ def is_exorl(source: str) -> bool:
 def _is_robomimic(path: pathlib.Path) -> bool:
     """Whether an HDF5 file has demonstrations; what cannot be opened is left to the reader."""
     try:
-        with h5py.File(path, "r") as file:
+        with hdf5.opened(path) as file:
             return isinstance(file.get("data"), h5py.Group) and "observations" not in file
-    except OSError:
+    except UserError:
         return False

@@ -39,7 +39,16 @@ def test_arrays_in_another_file_are_not_read(tmp_path, kind):
             layout = h5py.VirtualLayout((20,), "f4")
             layout[:] = h5py.VirtualSource(str(secret), "rewards", (20,))
             file.create_virtual_dataset("rewards", layout)
-    with pytest.raises(UserError, match="hopper.hdf5: rewards is stored in another file; only"):
+    key = "other" if kind == "soft" else "rewards"
+    with pytest.raises(UserError, match=f"hopper.hdf5: {key} is stored in another file; only"):
+        d4rl.read(path)
+
+
+def test_a_link_that_leaves_the_file_is_refused_wherever_it_is(tmp_path):
+    path = make(tmp_path)
+    with h5py.File(path, "a") as file:
+        file["infos/a/b"] = h5py.ExternalLink("absent.hdf5", "/")
+    with pytest.raises(UserError, match="hopper.hdf5: infos/a/b is stored in another file; only"):
         d4rl.read(path)
 
 

@@ -1,5 +1,6 @@
 import logging
 import pathlib
+import zipfile
 
 import numpy as np
 import pytest
@@ -259,6 +260,21 @@ def test_missing_and_truncated_files_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(UserError, match="x.npz cannot be read as npz .* damaged, incomplete"):
         own.read(path)
+
+
+def declare_rows(path, shape):
+    """Write an npz file whose observations declare a shape and hold nothing."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    member = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("observations.npy", member)
+
+
+@pytest.mark.parametrize("shape", [(2**70, 4), (2**62, 2**62), (2**40,)])
+def test_a_file_that_declares_more_rows_than_there_can_be_is_refused(tmp_path, shape):
+    declare_rows(tmp_path / "x.npz", shape)
+    with pytest.raises(UserError, match="x.npz cannot be read as npz .* damaged, incomplete"):
+        own.read(tmp_path / "x.npz")
 
 
 def test_arrays_of_adroit_have_the_rewards_of_the_papers():

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import h5py
 
-from mtm_jax.data import download, download_part
+from mtm_jax.data import download, download_part, hdf5
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.io import cache
@@ -193,10 +193,10 @@ def _check_sha256(file: str, found: str) -> None:
 def _check_content(path: pathlib.Path, spec: registry.EnvSpec) -> None:
     """Look at the shapes in a file; a cut one cannot be opened."""
     try:
-        with h5py.File(path, "r") as file:
+        with hdf5.opened(path) as file:
             shapes = {k: v.shape for k, v in file.items() if isinstance(v, h5py.Dataset)}
-    except (OSError, RuntimeError, KeyError) as error:
-        raise UserError(f"it is not whole HDF5: {str(error).splitlines()[0]}") from error
+    except UserError as error:
+        raise UserError(f"it is not whole HDF5: {error}") from error
     found = [shapes.get(key) for key in _KEYS]
     rows = max(1, *(found[0] or (0,))[:1])
     expected = [(rows, spec.obs_dim), (rows, spec.action_dim), (rows,), (rows,)]

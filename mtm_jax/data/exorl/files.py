@@ -45,7 +45,7 @@ def entries(path: pathlib.Path) -> Iterator[list[Entry]]:
             the archive is not safe to read.
     """
     if path.is_dir():
-        files = [(str(f), functools.partial(_open_file, f)) for f in path.rglob("*.npz")]
+        files = [(str(f), functools.partial(archives.open_file, f)) for f in path.rglob("*.npz")]
         yield _sorted(files)
         return
     with archives.opened(path) as archive:
@@ -55,13 +55,6 @@ def entries(path: pathlib.Path) -> Iterator[list[Entry]]:
             if m.filename.endswith(".npz")
         ]
         yield _sorted(files)
-
-
-def _open_file(path: pathlib.Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise UserError(f"file {path} cannot be read ({error}); check its permissions") from error
 
 
 def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> BinaryIO:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import h5py
 import numpy as np
 
-from mtm_jax.data import episodes, hdf5, validation
+from mtm_jax.data import episodes, hdf5, paths, validation
 from mtm_jax.data.minari import metadata as minari_metadata
 from mtm_jax.errors import UserError
 from mtm_jax.io import cache
@@ -43,10 +43,11 @@ def load(
 
 def _intact_file(folder: pathlib.Path, metadata: Mapping) -> pathlib.Path:
     path = minari_metadata.data_folder(folder) / minari_metadata.FILE
-    if not path.is_file():
+    if not path.exists():
         raise UserError(
             f"Minari data set {folder} lacks {path.name}; remove that folder and download it again"
         )
+    paths.require_file(path)
     if "sha256" in metadata and metadata["sha256"] != cache.sha256(path):
         raise UserError(f"file {path} is damaged: its checksum differs; remove {folder}")
     return path
@@ -123,7 +124,7 @@ def _open(what: str, file: h5py.h5f.FileID, name: bytes, key: bytes) -> h5py.h5d
         ) from error
     layout = stored.get_create_plist()
     inside = layout.get_layout() != h5py.h5d.VIRTUAL and not layout.get_external_count()
-    if not inside or h5py.h5f.get_name(stored) != h5py.h5f.get_name(file):
+    if not inside:
         raise UserError(hdf5.outside(what, f"{name.decode()}/{key.decode()}"))
     return stored
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mtm_jax.data import episodes
+from mtm_jax.data import episodes, paths
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
@@ -56,6 +56,7 @@ def read(folder: str | os.PathLike) -> dict:
     """
     path = data_folder(pathlib.Path(folder)) / METADATA
     try:
+        paths.require_file(path)
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = f"the metadata of a Minari data set cannot be read from {path} ({error})"
