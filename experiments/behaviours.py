@@ -42,7 +42,7 @@ class Phase(NamedTuple):
 def main(config: config_dict.ConfigDict) -> None:
     """Alternate environment steps and updates; write snapshots."""
     check(config)
-    spec, _ = registry.split_name(config.env)
+    spec, _ = registry.split_name(config.env, versions=False)
     trainer = make_trainer(config, spec)
     folder = open_folder(config)
     with runs.only_writer(folder), signals.interruptible() as interrupted:

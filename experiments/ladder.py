@@ -35,7 +35,7 @@ class Scored(NamedTuple):
 def main(config: config_dict.ConfigDict) -> None:
     """Score, choose, write."""
     check(config)
-    spec, _ = registry.split_name(config.env)
+    spec, _ = registry.split_name(config.env, versions=False)
     paths = sorted((pathlib.Path(config.run) / "actors").glob("actor_*.npz"))
     if not paths:
         raise UserError(f"no actors in {config.run}/actors; give --config.run=FOLDER of a run")

@@ -18,12 +18,13 @@ from experiments.runtime import runs
 from mtm_jax.agents import model_files
 from mtm_jax.config import ModelConfig
 from mtm_jax.data import info as data_info
-from mtm_jax.data import own, robomimic
+from mtm_jax.data import own
 from mtm_jax.data.builtin import ladders
 from mtm_jax.data.d4rl import reader as d4rl
 from mtm_jax.data.exorl import reader as exorl
 from mtm_jax.data.minari import reader as minari
 from mtm_jax.data.minari import writer as minari_writer
+from mtm_jax.data.robomimic import reader as robomimic
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.io import records

@@ -12,6 +12,7 @@ from ml_collections import config_dict
 from experiments.runtime import cli, runs
 from mtm_jax.agents import actors
 from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.data import info as data_info
 from mtm_jax.envs import registry, rollout
 from mtm_jax.errors import UserError
 from mtm_jax.io import progress, results
@@ -170,7 +171,7 @@ def play(
     copies: int = 1,
 ) -> rollout.Episodes:
     """Run the episodes of an evaluation; see `rollout.rollout`."""
-    limit = registry.spec_of_id(info.env_id).max_episode_steps  # demonstrations may be longer
+    limit = data_info.time_limit(info)
     with progress.progress(limit, f"{method} episodes") as bar:
         return rollout.rollout(
             *(info.env_id, actor, settings.episodes, settings.seed, limit),

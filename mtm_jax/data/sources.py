@@ -8,7 +8,7 @@ import pathlib
 
 import h5py
 
-from mtm_jax.data import hdf5, own, robomimic
+from mtm_jax.data import hdf5, own
 from mtm_jax.data import info as data_info
 from mtm_jax.data.builtin import behaviours
 from mtm_jax.data.d4rl import files as d4rl_files
@@ -16,6 +16,7 @@ from mtm_jax.data.d4rl import reader as d4rl
 from mtm_jax.data.exorl import reader as exorl
 from mtm_jax.data.exorl import relabel
 from mtm_jax.data.minari import reader as minari
+from mtm_jax.data.robomimic import reader as robomimic
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.types import Trajectories
@@ -30,6 +31,7 @@ def load(
     steps: int | None = None,
     seed: int = 0,
     progress: bool = True,
+    clip_actions: bool = False,
 ) -> Trajectories:
     """Load the data set `<env>-<level>`, for example "hopper-medium-replay".
 
@@ -43,6 +45,8 @@ def load(
             steps to read (whole episodes, the first ones); other sources are read as they are.
         seed: of built-in data.
         progress: whether to draw a progress bar while collecting or downloading.
+        clip_actions: whether data of which more than a few actions lie beyond the bounds of the
+            environment are read, with these clipped, and robomimic's with absolute actions.
 
     Returns:
         Checked trajectories; `info.env_id` is the environment to evaluate in. The rewards of pen
@@ -57,7 +61,7 @@ def load(
         _LOG.info(
             "steps=%d applies to built-in data; %s from %s is read whole", steps, name, source
         )
-    return relabel.as_papers(_read(name, source, steps, progress))
+    return relabel.as_papers(_read(name, source, steps, progress, clip_actions))
 
 
 def split(text: str) -> tuple[str, str]:
@@ -82,20 +86,23 @@ def split(text: str) -> tuple[str, str]:
     return text, "builtin"
 
 
-def _read(name: str, source: str, steps: int | None, progress: bool) -> Trajectories:
+def _read(
+    name: str, source: str, steps: int | None, progress: bool, clip_actions: bool
+) -> Trajectories:
+    shown = {"progress": progress, "clip_actions": clip_actions}
     if source == "d4rl":
-        return d4rl.read(d4rl_files.locate(name, progress=progress), name, source)
+        return d4rl.read(d4rl_files.locate(name, progress=progress), name, source, clip_actions)
     if source == "minari":
-        return minari.read(_minari_id(name), name, source=source, progress=progress)
+        return minari.read(_minari_id(name), name, source=source, **shown)
     if name and not name.startswith("custom"):
         data_info.env_of(f"{name!r} from {source!r}", name)
     about = name or None
     if source.startswith("minari:"):
         dataset = source.removeprefix("minari:")
-        return minari.read(dataset, about, source=source, progress=progress)
+        return minari.read(dataset, about, source=source, **shown)
     if is_exorl(source):
-        return exorl.read(source, about, source, limit_steps=steps, progress=progress)
-    return _read_path(about, source)
+        return exorl.read(source, about, source, limit_steps=steps, **shown)
+    return _read_path(about, source, clip_actions)
 
 
 def _minari_id(name: str) -> str:
@@ -110,7 +117,7 @@ def _minari_id(name: str) -> str:
     return pattern.format(spec.name.removesuffix("_dense"), level)
 
 
-def _read_path(about: str | None, source: str) -> Trajectories:
+def _read_path(about: str | None, source: str, clip_actions: bool) -> Trajectories:
     path = pathlib.Path(source).expanduser()
     if not source or not path.exists():
         raise UserError(
@@ -118,10 +125,10 @@ def _read_path(about: str | None, source: str) -> Trajectories:
             "nor an existing file or folder; check the path"
         )
     if path.is_dir():
-        return minari.read(path.absolute(), about, source=source)
-    if path.suffix == ".npz":
-        return own.read(path, about, source)
-    return (robomimic if _is_robomimic(path) else d4rl).read(path, about, source)
+        return minari.read(path.absolute(), about, source=source, clip_actions=clip_actions)
+    readers = {True: robomimic, False: d4rl}
+    reader = own if path.suffix == ".npz" else readers[_is_robomimic(path)]
+    return reader.read(path, about, source, clip_actions=clip_actions)
 
 
 def is_exorl(source: str) -> bool:

@@ -1,4 +1,4 @@
-"""The door that every source passes: shapes, types, finite values and action bounds."""
+"""The door that every source passes: shapes, types, finite values, endings and action bounds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import logging
 
 import numpy as np
 
+from mtm_jax.data import doubts
 from mtm_jax.data import info as data_info
-from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.types import MODALITIES, DataInfo, Trajectories
 
 _LOG = logging.getLogger("mtm_jax")
+_DEMONSTRATED = ("adroit", "robomimic")  # suites whose demonstrations know no time limit
+_LEAST = 1e-30  # of the largest reward; float32 keeps 24 bits down to 1e-38
 _RANKS = {
     "observations": 2,
     "actions": 2,
@@ -23,21 +25,24 @@ _RANKS = {
 }
 
 
-def check(trajectories: Trajectories) -> Trajectories:
+def check(trajectories: Trajectories, clip_actions: bool = False) -> Trajectories:
     """Check trajectories of unknown origin and bring them into their documented types.
 
-    Numbers become float32. Actions beyond the bounds in `info` are clipped, and a warning of the
-    logger "mtm_jax" says how many and how far.
+    Numbers become float32. What is repaired or looks wrong is said by a warning of the logger
+    "mtm_jax": a few actions beyond the bounds in `info` are clipped, and an observation after the
+    last step that is the next episode's first one is taken for unknown.
 
     Args:
-        trajectories: arrays of any numeric type.
+        trajectories: arrays of any numeric type; trailing axes of length 1 are dropped.
+        clip_actions: whether any number of actions may be clipped.
 
     Returns:
         The same episodes, ready for use.
 
     Raises:
-        UserError: types, ranks, sizes or lengths do not fit, a value is NaN or infinite, there are
-            no steps, or the dimensions are not those of the environment.
+        UserError: types, ranks, sizes or lengths do not fit, a value is NaN, infinite or zero in
+            float32 only, there are no steps, the dimensions are not those of the environment, an
+            episode exceeds its time limit, or too many actions exceed their bounds.
     """
     what = f"data set {trajectories.info.name} ({trajectories.info.source})"
     arrays = {name: _typed(what, name, getattr(trajectories, name)) for name in _RANKS}
@@ -46,10 +51,12 @@ def check(trajectories: Trajectories) -> Trajectories:
     _check_lengths(what, arrays["lengths"], len(arrays["rewards"]))
     _check_finite(what, arrays)
     _check_endings(what, arrays)
-    arrays["actions"] = _clip(what, arrays["actions"], trajectories.info)
+    info = _with_time_limit(what, arrays["lengths"], trajectories.info)
+    doubts.warn(what, arrays, trajectories.info)
+    arrays["final_observations"] = doubts.without_resets(what, arrays)
+    arrays["actions"] = doubts.clip(what, arrays["actions"], info, clip_actions)
     available = _checked_available(what, trajectories)
     train = _checked_split(what, trajectories)
-    info = _with_time_limit(what, arrays["lengths"], trajectories.info)
     return dataclasses.replace(trajectories, **arrays, available=available, train=train, info=info)
 
 
@@ -57,6 +64,8 @@ def _typed(what: str, name: str, value: np.ndarray) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise UserError(f"{what}: {name} has type {array.dtype}, expected numbers; convert it")
+    while array.ndim > _RANKS[name] and array.shape[-1] == 1:
+        array = array[..., 0]
     if array.ndim != _RANKS[name]:
         raise UserError(
             f"{what}: {name} has shape {list(array.shape)}, expected {_RANKS[name]} dimension(s); "
@@ -67,7 +76,20 @@ def _typed(what: str, name: str, value: np.ndarray) -> np.ndarray:
     if name == "lengths":
         return _integer(what, name, array)
     with np.errstate(over="ignore"):  # what overflows is refused as infinite later
-        return np.ascontiguousarray(array, np.float32)
+        typed = np.ascontiguousarray(array, np.float32)
+    if name == "rewards":
+        _check_scale(what, array)
+    return typed
+
+
+def _check_scale(what: str, rewards: np.ndarray) -> None:
+    """Refuse rewards that float32 cannot tell from zero, or only with few digits."""
+    size = np.abs(rewards).max(initial=0.0)
+    if 0 < size < _LEAST:
+        raise UserError(
+            f"{what}: the largest reward is {size:.3g}, too small for float32; rewards must reach "
+            f"{_LEAST:g}, so multiply them by a constant"
+        )
 
 
 def _boolean(what: str, name: str, array: np.ndarray) -> np.ndarray:
@@ -101,7 +123,7 @@ def _check_dimensions(what: str, arrays: dict[str, np.ndarray], info: DataInfo) 
     observed = arrays["observations"].shape[1]
     env = info.env_id or info.name
     _require_dims(what, "actions", arrays["actions"].shape[1], len(info.action_low), env)
-    spec = _spec(info)
+    spec = data_info.spec_of(info)
     if spec is not None:
         _require_dims(what, "observations", observed, spec.obs_dim, info.env_id or spec.name)
     expected = (len(arrays["lengths"]), observed)
@@ -110,13 +132,6 @@ def _check_dimensions(what: str, arrays: dict[str, np.ndarray], info: DataInfo) 
             f"{what}: final_observations has shape {list(arrays['final_observations'].shape)}, "
             f"expected {list(expected)}; give one row per episode"
         )
-
-
-def _spec(info: DataInfo) -> registry.EnvSpec | None:
-    """The environment of the data; None where it is not in the registry."""
-    if info.env_id:
-        return next((s for s in registry.ENVS.values() if info.env_id in s.env_ids), None)
-    return data_info.find_env(info.name)
 
 
 def _require_dims(what: str, name: str, found: int, expected: int, env_id: str) -> None:
@@ -164,24 +179,17 @@ def _check_endings(what: str, arrays: dict[str, np.ndarray]) -> None:
         )
 
 
-def _clip(what: str, actions: np.ndarray, info: DataInfo) -> np.ndarray:
-    low, high = np.float32(info.action_low), np.float32(info.action_high)
-    excess = np.maximum(actions - high, low - actions)  # [N, A], positive = beyond a bound
-    outside = excess > 0
-    if not outside.any():
-        return actions
-    _LOG.warning(
-        "%s: clipped %d of %d action values to the bounds of %s; the farthest lay %.3g outside",
-        *(what, outside.sum(), actions.size, info.env_id or info.name, excess.max()),
-    )
-    return np.clip(actions, low, high)
-
-
 def _with_time_limit(what: str, lengths: np.ndarray, info: DataInfo) -> DataInfo:
     """Raise the time limit to the longest episode where people demonstrated, without a limit."""
-    longest, spec = int(lengths.max()), _spec(info)
-    if longest <= info.max_episode_steps or spec is None or spec.suite == "gymnasium":
+    longest, spec = int(lengths.max()), data_info.spec_of(info)
+    if longest <= info.max_episode_steps:
         return info
+    if spec is None or spec.suite not in _DEMONSTRATED:
+        raise UserError(
+            f"{what}: episode {int(lengths.argmax())} has {longest} steps, more than the time "
+            f"limit of {info.max_episode_steps} of {info.env_id or info.name}; mark where its "
+            "episodes end, or name the environment that has such a limit"
+        )
     _LOG.warning(
         "%s: an episode has %d steps, more than the %d of %s; the time limit is raised to it",
         *(what, longest, info.max_episode_steps, spec.name),

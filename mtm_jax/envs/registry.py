@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 
 import numpy as np
 
 from mtm_jax.errors import UserError
 
+# An id, or a name of ours with a version, in front of a name.
+_VERSIONED = re.compile(r"(?P<base>[a-z]\w*)-v(?P<version>\d+)(?:[-_.](?P<level>.*))?", re.A | re.I)
 LEVELS = ("medium", "medium-replay", "medium-expert", "expert")  # of D4RL's locomotion data
 
 
@@ -114,15 +117,55 @@ ENVS = {
 }
 
 
-def split_name(name: str) -> tuple[EnvSpec, str]:
-    """Split `<env>-<level>` into its environment and any level.
+def _bases() -> dict[str, EnvSpec]:
+    """What stands before the version in each id, in lower case, and the names themselves."""
+    ids = ((env_id, spec) for spec in ENVS.values() for env_id in spec.env_ids)
+    named = {i.rpartition("/")[2].rpartition("-v")[0].lower(): spec for i, spec in ids}
+    return named | ENVS
+
+
+BASES = _bases()
+
+
+def asked_id(name: str) -> str | None:
+    """Find the id that a name starts with: Hopper-v4 in "Hopper-v4" and "hopper-v4-mine".
+
+    Returns:
+        An id of the registry; None where the name asks for no version.
 
     Raises:
-        UserError: the environment is unknown.
+        UserError: it asks for a version that is not in the registry.
     """
+    match = _VERSIONED.fullmatch(name)
+    spec = BASES.get(match["base"].lower()) if match else None
+    if spec is None:
+        return None
+    found = next((i for i in spec.env_ids if i.endswith(f"-v{match['version']}")), None)
+    if found is None:
+        offered = [i.rpartition("/")[2] for i in spec.env_ids]
+        raise UserError(
+            f"{name!r} asks for version {match['version']} of {spec.name}, which is not here; "
+            f"write {' or '.join((*offered, spec.name))}"
+        )
+    return found
+
+
+def split_name(name: str, versions: bool = True) -> tuple[EnvSpec, str]:
+    """Split `<env>-<level>` into its environment and any level.
+
+    Args:
+        name: an id may stand for the environment, as in "Hopper-v4-medium"; see `asked_id`.
+        versions: whether it may; without, only a name of ours.
+
+    Raises:
+        UserError: the environment is unknown, or not in the version that is asked for.
+    """
+    if versions and asked_id(name) is not None:
+        match = _VERSIONED.fullmatch(name)
+        return BASES[match["base"].lower()], match["level"] or ""
     env, _, level = name.partition("-")
     if env not in ENVS:
-        close = difflib.get_close_matches(env, ENVS, n=1)
+        close = difflib.get_close_matches(env.lower(), ENVS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(
             f"unknown environment {env!r} in {name!r}; choose one of {', '.join(ENVS)}{hint}"
@@ -139,6 +182,12 @@ def parse_name(name: str) -> tuple[EnvSpec, str]:
     if name.startswith("custom"):
         raise UserError(f"{name!r} is data of your own; say where they are with SOURCE=PATH")
     spec, level = split_name(name)
+    asked = asked_id(name)
+    if asked not in (None, spec.builtin_id):
+        raise UserError(
+            f"{name!r} asks for {asked}, but the built-in data of {spec.name} are recorded in "
+            f"{spec.builtin_id}; write {spec.name}-{level or 'LEVEL'}, or name another source"
+        )
     if not spec.levels:
         having = ", ".join(env for env, other in ENVS.items() if other.levels)
         raise UserError(

@@ -192,7 +192,7 @@ def hostile(tmp_path, monkeypatch):
     def spec(env_id):
         entry = "hostile_module:make"
         made = {"id": env_id, "entry_point": entry, "vector_entry_point": entry}
-        made |= {"additional_wrappers": [wrapper], "kwargs": {"x": 1}, "max_episode_steps": 3}
+        made |= {"additional_wrappers": [wrapper], "kwargs": {"x": 1}, "max_episode_steps": 30}
         return json.dumps(json.loads(gymnasium.spec("Hopper-v5").to_json()) | made)
 
     yield mark, spec
@@ -205,9 +205,11 @@ def test_stored_specifications_are_never_run(written, hostile, env_id):
     edit_metadata(written, env_spec=spec(env_id), eval_env_spec=spec(env_id))
     edit_metadata(written, observation_space=None, action_space=None)  # the library would make it
     if env_id == "Hopper-v5":
-        info = minari.read(written).info
-        assert (info.env_id, info.max_episode_steps) == ("Hopper-v5", 1000)
-        env = make_env.make(info.env_id).unwrapped
+        with pytest.raises(
+            UserError, match="with x=1 .* the wrapper w .* the code 'hostile_module"
+        ):
+            minari.read(written)
+        env = make_env.make(minari.read(written, HOPPER).info.env_id).unwrapped
         assert type(env).__module__ == "gymnasium.envs.mujoco.hopper_v5"
     else:
         with pytest.raises(UserError, match=f"{env_id!r} is not allowed; .* Hopper-v5, Hopper-v4"):
@@ -372,7 +374,7 @@ WORDS = np.array(["a", "b", "c"], object)
         ("observations", np.zeros((3, 11)), r"shape \(3, 11\), expected \(4, 11\); .*one more"),
         ("observations", np.zeros((4, 12)), r"shape \(4, 12\), expected \(4, 11\); .*dimensions"),
         ("actions", np.zeros(3), r"actions of episode_1 have shape \(3,\), expected \(3, 3\)"),
-        ("rewards", np.zeros((3, 1)), r"rewards of episode_1 have shape \(3, 1\), expected 1 dim"),
+        ("rewards", np.zeros((3, 2)), r"rewards of episode_1 have shape \(3, 2\), expected 1 dim"),
         ("rewards", np.float32(0), r"rewards of episode_1 have shape \(\), expected 1 dim"),
         ("rewards", h5py.Empty("f4"), "rewards of episode_1 have shape None, expected 1 dim"),
         ("rewards", WORDS, "rewards of episode_1 cannot be read as numbers"),
@@ -380,8 +382,17 @@ WORDS = np.array(["a", "b", "c"], object)
         ("rewards", np.zeros(3, complex), "rewards of episode_1 cannot be read as numbers"),
         ("rewards", np.array([0, np.nan, 0]), "rewards holds 1 NaN.* row 5"),
         ("observations", np.full((4, 11), 1e300), "observations holds 33 .*float32-exceeding"),
-        ("terminations", np.array([0, 0.5, 0]), "terminals is 0.5 at row 5"),
-        ("terminations", np.array([True, False, False]), "terminals is set at 1 steps inside"),
+        ("terminations", np.array([0, 0.5, 0]), "terminations is 0.5 at row 5"),
+        (
+            "terminations",
+            np.array([1, 0, 0]),
+            "row 4 ends an episode by terminations but not by the",
+        ),
+        (
+            "truncations",
+            np.array([0, 1, 0]),
+            "row 5 ends an episode by truncations but not by the e",
+        ),
     ],
 )
 def test_damaged_and_ragged_episodes_are_refused(written, key, array, words):
@@ -458,7 +469,7 @@ def test_data_sets_without_episodes_or_steps_are_refused(written, tmp_path):
         shapes = {"observations": (1, 11), "actions": (0, 3), "rewards": (0,), "terminations": (0,)}
         for key, shape in shapes.items():
             group[key] = np.zeros(shape)
-    with pytest.raises(UserError, match="is empty: 0 steps"):
+    with pytest.raises(UserError, match="episode_0 has 0 steps of 0 in all; remove"):
         minari.read(written)
 
 

@@ -212,8 +212,11 @@ def test_metadata_run_nothing_and_fetch_nothing_else(remote, root, tmp_path, mon
     spec = json.dumps({"id": "Hopper-v5", "entry_point": "hostile_module:make"})
     edit_metadata(remote, env_spec=spec, eval_env_spec=spec, combined_datasets=["other/big-v0"])
     edit_metadata(remote, observation_space=None, action_space=None)
-    assert minari.read(ID, root=root).info.env_id == "Hopper-v5"
-    assert remote.asked == [ID] and files(root) == WHOLE
+    with pytest.raises(UserError, match="with the code 'hostile_module:make' where Hopper-v5 is"):
+        minari.read(ID, root=root)
+    assert remote.asked == [ID] and files(root) == []
+    assert minari.read(ID, make().info, root=root).info.env_id == "Hopper-v5"
+    assert remote.asked == [ID, ID] and files(root) == WHOLE
     assert not mark.exists() and "hostile_module" not in sys.modules
 
 

@@ -73,7 +73,8 @@ def test_terminals_alone_and_a_time_limit_cut_the_rest():
 
 def test_a_cut_episode_and_one_of_a_single_step_are_kept_and_said(caplog):
     with caplog.at_level(logging.INFO, "mtm_jax"):
-        made = own.from_arrays(make(timeouts=at(0, ENDS[0]), terminals=at()))
+        arrays = make("next_observations", timeouts=at(0, ENDS[0]), terminals=at())
+        made = own.from_arrays(arrays)
     assert made.lengths.tolist() == [1, 4, 11]
     assert not made.terminals.any()
     assert "data set custom: the last episode is cut" in caplog.text
@@ -163,9 +164,9 @@ def damaged(key, value):
         (make("terminals", "timeouts"), "nothing says where episodes end; give one of terminals"),
         (make("timeouts", "next_observations", terminals=at()), "is ever set in 16 steps; add"),
         (make(rewards=np.zeros(15)), r"rewards has shape \[15\] and observations .* \[16, 4\]"),
-        (make(rewards=np.zeros((16, 1))), r"rewards has shape \[16, 1\], expected 1"),
+        (make(rewards=np.zeros((16, 2))), r"rewards has shape \[16, 2\], expected 1"),
         (make(observations=np.zeros(16)), r"observations has shape \[16\], expected 2"),
-        (make(timeouts=np.zeros((16, 1))), r"timeouts is float64 of shape \[16, 1\]"),
+        (make(timeouts=np.zeros((16, 2))), r"timeouts has shape \[16, 2\], expected 1"),
         (make(timeouts=np.full(16, 2)), "timeouts is 2 at row 0; every entry must be 0 or 1"),
         (make(episode_ends=np.full(16, np.nan)), "episode_ends is nan at row 0"),
         (make(terminals=at(2, 11), lengths=LENGTHS), "row 2 ends an episode by terminals"),
@@ -188,9 +189,9 @@ def test_arrays_that_do_not_fit_are_refused(arrays, words):
         own.from_arrays(arrays)
 
 
-@pytest.mark.parametrize("limit", [0, 2.5, np.array([1, 2])])
+@pytest.mark.parametrize("limit", [0, -3, 2.5, np.array([1, 2]), 1e300, np.nan, np.inf, 2**70, "x"])
 def test_a_time_limit_that_makes_no_sense_is_refused(limit):
-    with pytest.raises(UserError, match="max_episode_steps is .*; it must be 1 or more steps"):
+    with pytest.raises(UserError, match="max_episode_steps is .*; it must be a whole number"):
         own.from_arrays(make(), max_episode_steps=limit)
     with pytest.raises(UserError, match="an episode has 7 steps, more than max_episode_steps of 6"):
         own.from_arrays(make(), max_episode_steps=6)

@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mtm_jax.data import robomimic
+from mtm_jax.data.robomimic import reader as robomimic
 from mtm_jax.errors import UserError
 
 DIMS = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2, "object": 10}
@@ -16,7 +16,7 @@ def make_demo(number, steps, success=2, **changes):
     rows = 100.0 * number + np.arange(steps)
     reached = np.arange(steps) >= steps - success
     demo = {
-        "actions": np.full((steps, 7), 0.1 * number),
+        "actions": np.full((steps, 7), 0.05 * number),
         "rewards": reached.astype(np.float64),
         "dones": (reached | (np.arange(steps) == steps - 1)).astype(np.int64),
         "states": np.zeros((steps, 32)),
@@ -190,7 +190,7 @@ def test_actions_are_clipped_and_a_longer_demonstration_raises_the_limit(tmp_pat
         ({"rewards": np.zeros(2)}, r"rewards has shape \[2\] and dones has shape \[3\]"),
         ({"obs/object": np.zeros((2, 10))}, r"obs/object has shape \[2, 10\]"),
         ({"obs/object": np.zeros(3)}, r"obs/object has shape \[3\].*2 dimension"),
-        ({"obs/object": np.zeros((3, 14))}, r"observations has 23 dimensions but lift has 19"),
+        ({"obs/object": np.zeros((3, 14))}, r"next_obs has 19 numbers per step and obs has 23"),
         ({"dones": np.array([0, 2, 1])}, "dones is 2 at row 1; every entry must be 0 or 1"),
         ({"rewards": np.array([0, np.nan, 1])}, "rewards holds 1 NaN"),
         ({"obs/object": np.full((3, 10), np.inf)}, "observations holds 30 NaN, infinite"),
@@ -228,7 +228,7 @@ def test_files_of_another_layout_are_refused(tmp_path):
         robomimic.read(path)
     with pytest.raises(UserError, match="holds no demonstrations data/demo_<number>"):
         robomimic.read(save(tmp_path, {}))
-    with pytest.raises(UserError, match="data/demo_0: actions has shape"):
+    with pytest.raises(UserError, match="data/demo_0 has no steps; fetch"):
         robomimic.read(save(tmp_path, {0: make_demo(0, 0)}))
 
 

@@ -55,7 +55,7 @@ def test_good_data_become_float32_bool_and_int64():
         (make(observations=np.zeros((12, 12))), ["observations has 12 dim", "Hopper-v4 has 11"]),
         (make(actions=np.zeros((12, 6))), ["actions has 6 dim", "Hopper-v4 has 3"]),
         (make(actions=np.zeros(12)), ["actions has shape [12]", "expected 2"]),
-        (make(rewards=np.zeros((12, 1))), ["rewards has shape [12, 1]", "expected 1"]),
+        (make(rewards=np.zeros((12, 2))), ["rewards has shape [12, 2]", "expected 1"]),
         (make(rewards=np.zeros(11)), ["rewards has 11 rows", "observations has 12"]),
         (make(final_observations=np.zeros((2, 11))), ["[2, 11]", "expected [3, 11]"]),
         (make(lengths=np.array([4, 3, 4])), ["sum to 11", "12 rows"]),
@@ -99,7 +99,7 @@ def test_actions_beyond_the_bounds_are_clipped_and_that_is_said(caplog):
 
 def test_actions_within_the_bounds_cause_no_warning(caplog):
     actions = np.zeros((12, 3))
-    actions[0], actions[1] = 1.0, -1.0
+    actions[0], actions[1], actions[2] = 1.0, -1.0, 0.5
     with caplog.at_level(logging.WARNING, "mtm_jax"):
         validation.check(make(actions=actions))
     assert caplog.text == ""
@@ -108,7 +108,7 @@ def test_actions_within_the_bounds_cause_no_warning(caplog):
 def test_bounds_are_those_of_each_dimension():
     info = dataclasses.replace(HOPPER, action_low=(-2.0, -1.0, 0.0), action_high=(2.0, 1.0, 0.5))
     actions = np.tile([1.5, 1.5, 1.5], (12, 1))
-    checked = validation.check(make(info=info, actions=actions))
+    checked = validation.check(make(info=info, actions=actions), clip_actions=True)
     assert checked.actions[0].tolist() == [1.5, 1.0, 0.5]
 
 

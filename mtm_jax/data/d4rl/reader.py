@@ -4,70 +4,90 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import h5py
 import numpy as np
 
-from mtm_jax.data import episodes, hdf5, validation
+from mtm_jax.data import custom, endings, episodes, hdf5
 from mtm_jax.data import info as data_info
+from mtm_jax.data.d4rl import attributes
+from mtm_jax.data.recorded import actions, environment, settings
+from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo, Trajectories
 
-_REQUIRED = ("observations", "actions", "rewards", "terminals")
-_OPTIONAL = ("timeouts", "next_observations")
+_REQUIRED = ("observations", "actions", "rewards")
+_USED = (*_REQUIRED, "next_observations", *endings.NAMES)
 
 
 def read(
-    path: str | os.PathLike, about: DataInfo | str | None = None, source: str | None = None
+    path: str | os.PathLike,
+    about: DataInfo | str | None = None,
+    source: str | None = None,
+    clip_actions: bool = False,
 ) -> Trajectories:
-    """Read one file; it is evaluated in the version that D4RL's numbers refer to (-v4).
+    """Read one file; for where its episodes end, see `endings.find`.
 
-    A step that neither ends nor times out at the end of the file closes an episode that was cut:
-    it is kept, and is not terminal. Where the file has no `timeouts`, episodes are also cut where
-    `next_observations` and the following observation differ, and at the time limit.
+    It is evaluated in the version that its name or its attribute `env_id` says, by default in the
+    one that D4RL's numbers refer to (-v4). A step that nothing ends at the end of the file closes
+    an episode that was cut: it is kept, and is not terminal.
 
     Args:
         path: the file.
         about: a DataInfo, or a name like "hopper-medium" that starts with the environment, or
             with "custom" for one without a simulator; by default the file's name.
         source: what `info.source` says; by default the path.
+        clip_actions: see `validation.check`.
 
     Returns:
         Checked trajectories; `final_observations` is NaN where the file does not tell.
 
     Raises:
-        UserError: the file is missing, damaged or not in this layout, its environment is unknown,
-            its dimensions are not the environment's, or nothing in it ends an episode.
+        UserError: the file is missing, damaged or not in this layout, its environment is unknown
+            or not the named one, its dimensions are not the environment's, or nothing in it ends
+            an episode.
     """
     path = pathlib.Path(path).expanduser()
     what, source = f"file {path}", str(path) if source is None else source
-    name = path.stem if about is None else about
-    about = _describe(what, name, source)
-    limit = None if about is None else about.max_episode_steps
     with hdf5.opened(path) as file:
-        stored = _find(what, file)
-        following = stored.pop("next_observations", None)
-        arrays = {key: hdf5.load(value) for key, value in stored.items()}
-        ends = _ends(what, arrays, following, limit)
-        dims = arrays["observations"].shape[1]
-        finals = episodes.final_observations(following, ends, dims)
-    lengths = np.diff(np.flatnonzero(ends), prepend=-1)
-    if about is None:
-        about = episodes.describe(what, name, source, arrays["actions"], lengths)
-    arrays.pop("timeouts", None)
-    return validation.check(
-        Trajectories(**arrays, lengths=lengths, final_observations=finals, info=about)
-    )
+        bounds = None
+        if isinstance(about, DataInfo):
+            name, known = about.name, about
+        else:
+            name, given = path.stem if about is None else about, about is not None
+            stored = attributes.read(what, file)
+            known = _describe(what, stored, name, given, source)
+            if known is not None and known.env_id:
+                bounds = actions.rescaled_from(what, stored, attributes.bounds(file), known)
+        arrays = _find(what, file)
+
+        def describe(taken: np.ndarray, lengths: np.ndarray) -> DataInfo:
+            return known or custom.describe(what, name, source, taken, lengths)
+
+        limit = None if known is None else known.max_episode_steps
+        return episodes.make(what, arrays, describe, limit, clip_actions, bounds)
 
 
-def _describe(what: str, about: DataInfo | str, source: str) -> DataInfo | None:
-    """What is known before the file is read; None of an environment that nobody knows."""
-    if isinstance(about, DataInfo):
-        return about
-    if episodes.is_custom(about):
+def _describe(
+    what: str, stored: Mapping[str, Any], name: str, given: bool, source: str
+) -> DataInfo | None:
+    """Say what is known before the arrays are read; None of an environment that nobody knows."""
+    if custom.is_one(name):
         return None
-    spec = data_info.env_of(what, about)
-    return data_info.of_env(spec, spec.d4rl_id, about, source)
+    if "id" in stored:
+        told = name if given or data_info.find_env(name) else None
+        spec, env_id = environment.choose_env(what, str(stored["id"]), told, _d4rl_id, given)
+    else:
+        spec = data_info.env_of(what, name)
+        env_id = data_info.asked_id(name, given) or spec.d4rl_id
+    info = data_info.of_env(spec, env_id, data_info.name_in(spec, name), source)
+    return settings.agree(what, stored, info) if env_id else info
+
+
+def _d4rl_id(spec: registry.EnvSpec) -> str:
+    return spec.d4rl_id
 
 
 def _find(what: str, file: h5py.File) -> dict[str, h5py.Dataset]:
@@ -75,19 +95,11 @@ def _find(what: str, file: h5py.File) -> dict[str, h5py.Dataset]:
     if missing:
         raise UserError(
             f"{what} lacks {', '.join(missing)} (it has {', '.join(file) or 'nothing'}); "
-            f"D4RL's layout needs {', '.join(_REQUIRED)}"
+            f"D4RL's layout needs {', '.join(_REQUIRED)} and {' or '.join(endings.NAMES)}"
         )
-    keys = [key for key in (*_REQUIRED, *_OPTIONAL) if key in file]
-    stored = {key: hdf5.dataset(what, file, key) for key in keys}
-    episodes.check_rows(what, stored)
-    return stored
-
-
-def _ends(
-    what: str, arrays: dict[str, np.ndarray], following: h5py.Dataset | None, limit: int | None
-) -> np.ndarray:
-    terminals = episodes.flags(what, "terminals", arrays["terminals"])
-    cuts = arrays.get("timeouts")
-    if cuts is not None:
-        cuts = episodes.flags(what, "timeouts", cuts)
-    return episodes.ends(what, terminals, cuts, arrays["observations"], following, limit)
+    others: list[str] = []
+    file.visit(lambda name: None if name in _USED else others.append(name))
+    if not set(endings.NAMES) & set(file):
+        raise UserError(endings.missing(what, others))
+    endings.warn_alike(what, others)
+    return {key: hdf5.dataset(what, file, key) for key in _USED if key in file}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtm_jax.data import archives, validation
+from mtm_jax.data import archives, endings, validation
 from mtm_jax.data import info as data_info
 from mtm_jax.data.exorl import files as exorl_files
 from mtm_jax.envs import registry
@@ -51,6 +51,7 @@ def read(
     rewards: bool = True,
     limit_steps: int | None = None,
     progress: bool = False,
+    clip_actions: bool = False,
 ) -> Trajectories:
     """Read the episodes of a folder or a zip archive, in the order of their numbers.
 
@@ -66,6 +67,7 @@ def read(
         rewards: whether to compute them; without, `available` says that there are none.
         limit_steps: read the first episodes that hold this many steps together.
         progress: whether to draw a progress bar.
+        clip_actions: see `validation.check`.
 
     Returns:
         Checked trajectories.
@@ -83,9 +85,10 @@ def read(
             _LOG.info("%s: the first %d of %d episodes are read", path, len(entries), len(found))
         bars = progress_bar.progress(total, "reading") if progress else contextlib.nullcontext()
         with bars as bar:
+            _warn_alike(path, entries[0], kind)
             trajectories = _read_all(entries, kind, bar)
     _log_cut(path, trajectories)
-    return validation.check(trajectories)
+    return validation.check(trajectories, clip_actions)
 
 
 def _describe(
@@ -103,6 +106,14 @@ def _describe(
     if not isinstance(about, DataInfo):
         about = data_info.of_env(spec, spec.builtin_id, name, source)
     return _Kind(about, spec, rewards)
+
+
+def _warn_alike(path: pathlib.Path, entry: exorl_files.Entry, kind: _Kind) -> None:
+    """Say which arrays of the first episode may mean ends; only the discount does here."""
+    with entry.open() as file:
+        shapes = kind.shapes(entry.steps + 1)
+        _, others = archives.load_npz(f"episode {entry.where}", file, shapes)
+    endings.warn_alike(str(path), others)
 
 
 def _read_all(

@@ -92,7 +92,9 @@ def _accept(dataset_id: str, metadata: object, about: DataInfo | str | None) -> 
         raise UserError(f"Minari data set {dataset_id!r} has no metadata; choose another")
     what = f"Minari data set {dataset_id!r}"
     minari_metadata.check_format(what, metadata)
-    minari_metadata.describe(what, metadata, about, dataset_id, "minari")
+    info = minari_metadata.describe(what, metadata, about, dataset_id, "minari")
+    if info is not None and info is not about:
+        minari_metadata.rescaled_from(what, metadata, info)
 
 
 def _check(dataset_id: str, kept: pathlib.Path, about: DataInfo | str | None) -> None:

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mtm_jax.data import episodes, paths
+from mtm_jax.data import custom, paths
 from mtm_jax.data import info as data_info
+from mtm_jax.data.recorded import actions, environment, settings
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo
@@ -101,31 +102,63 @@ def describe(
         None for a name like "custom-robot", of an environment that nobody here knows.
 
     Raises:
-        UserError: the environment is unknown, or not the one that `about` names.
+        UserError: the environment is unknown, or not the one that `about` names; or the recorded
+            one had other settings.
     """
     if isinstance(about, DataInfo):
         return about
-    if about is not None and episodes.is_custom(about):
+    if about is not None and custom.is_one(about):
         return None
-    stored = _parsed(metadata, "env_spec").get("id")
-    if isinstance(stored, str):
-        spec = _recorded_in(what, stored, about)
+    stored = env_spec(what, metadata)
+    if isinstance(stored.get("id"), str):
+        spec, env_id = environment.choose_env(what, stored["id"], about, _builtin_id)
     else:
         texts = [about or name, *(about or name).split("/"), *_id_parts(metadata)]
         spec = data_info.env_of(what, *dict.fromkeys(texts))
-    env_id = stored if stored in spec.env_ids else spec.builtin_id
+        env_id = data_info.asked_id(about or "") or spec.builtin_id
     name = pathlib.PurePath(name).name if about is None else about
-    return data_info.of_env(spec, env_id, episodes.name_in(spec, name), source)
+    info = data_info.of_env(spec, env_id, data_info.name_in(spec, name), source)
+    return settings.agree(what, stored, info) if env_id else info
 
 
-def action_bounds(metadata: Mapping) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _builtin_id(spec: registry.EnvSpec) -> str:
+    return spec.builtin_id
+
+
+def env_spec(what: str, metadata: Mapping) -> dict:
+    """Read the description of the recorded environment; empty where there is none.
+
+    Raises:
+        UserError: what is there describes nothing.
+    """
+    found = _parsed(metadata, "env_spec")
+    if not found and metadata.get("env_spec") is not None:
+        raise UserError(
+            f"{what}: its env_spec is {str(metadata['env_spec'])[:60]!r}, which describes no "
+            "environment; leave it out, or write gymnasium's EnvSpec.to_json()"
+        )
+    return found
+
+
+def action_bounds(metadata: Mapping) -> actions.Bounds | None:
     """Return the least and the greatest action, [A] each; None where they are unknown."""
     space = _parsed(metadata, "action_space")
     try:
         bounds = np.array([space["low"], space["high"]], np.float64)
     except (KeyError, TypeError, ValueError, OverflowError):
-        return None, None
-    return tuple(bounds) if np.isfinite(bounds).all() else (None, None)
+        return None
+    known = bounds.ndim == 2 and np.isfinite(bounds).all()
+    return tuple(bounds) if known else None
+
+
+def rescaled_from(what: str, metadata: Mapping, info: DataInfo) -> actions.Bounds | None:
+    """Find the bounds that actions are to be mapped from; see `actions.rescaled_from`.
+
+    Raises:
+        UserError: they are not those of the environment in `info`, and nothing explains it.
+    """
+    stored = env_spec(what, metadata)
+    return actions.rescaled_from(what, stored, action_bounds(metadata), info)
 
 
 def _id_parts(metadata: Mapping) -> list[str]:
@@ -145,21 +178,3 @@ def _detail(space: Mapping) -> str:
     if isinstance(space.get("subspaces"), dict):
         return f" of {', '.join(space['subspaces'])}"
     return f" of shape {space['shape']}" if "shape" in space else ""
-
-
-def _recorded_in(what: str, stored: str, about: str | None) -> registry.EnvSpec:
-    """The environment that `about` names, or else the first that reads data of the stored id."""
-    named = None if about is None else data_info.find_env(about)
-    try:
-        specs = registry.specs_recorded_in(stored)
-    except UserError as error:
-        if named is not None:  # the user says so; validation compares the dimensions
-            return named
-        hint = "if it is like one of ours, name the data after it, like hopper-medium"
-        raise UserError(f"{what}: {error}; {hint}") from error
-    if named is not None and named not in specs:
-        raise UserError(
-            f"{what} was recorded in {stored}, which is not the {named.name} "
-            f"of {about!r}; name {specs[0].name} instead"
-        )
-    return specs[0] if named is None else named

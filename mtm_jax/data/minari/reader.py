@@ -42,6 +42,7 @@ def read(
     source: str = "minari",
     download: bool = True,
     progress: bool = True,
+    clip_actions: bool = False,
 ) -> Trajectories:
     """Read one data set; it is evaluated in the environment id that it was recorded in.
 
@@ -53,6 +54,7 @@ def read(
         source: what `info.source` says.
         download: whether to download an id that is not here.
         progress: whether to draw a progress bar meanwhile.
+        clip_actions: see `validation.check`.
 
     Returns:
         Checked trajectories.
@@ -73,7 +75,7 @@ def read(
             )
         if folder is None:
             folder = minari_download.fetch(dataset, places[-1], progress, about)
-    return minari_files.load(folder, about, str(dataset), source)
+    return minari_files.load(folder, about, str(dataset), source, clip_actions)
 
 
 def _home_root() -> pathlib.Path:

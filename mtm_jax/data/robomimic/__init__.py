@@ -1,0 +1,1 @@
+"""robomimic's data sets: low-dimensional demonstrations in HDF5."""
