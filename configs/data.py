@@ -30,6 +30,7 @@ def _inspect(config):
     config.name = ""  # <env>-<level>, where SOURCE does not tell the environment
     config.steps = 0  # of built-in data; 0 = the usual size
     config.seed = 0  # of built-in data
+    config.clip_actions = False  # True: read data of which many actions exceed the bounds
     config.figure = "runs/data/NAME.png"  # histograms; NAME is filled in, empty = none
 
 
@@ -49,6 +50,7 @@ def _convert(config):
     config.name = ""  # <env>-<level>, where SOURCE does not tell the environment
     config.steps = 0  # of built-in data; 0 = the usual size
     config.seed = 0  # of built-in data
+    config.clip_actions = False  # True: read data of which many actions exceed the bounds
     config.root = ""  # folder that ids are looked up in; empty = minari/ in the cache
 
 

@@ -50,6 +50,7 @@ def get_config(name="hopper-medium"):
 
     config.data = config_dict.ConfigDict()
     config.data.steps = 0  # steps of built-in data to collect, or of ExORL data to read; 0 = all
+    config.data.clip_actions = False  # True: read data of which many actions exceed the bounds
     config.data.train_fraction = 0.95  # of the episodes
     config.data.split_seed = 0  # of the choice of held-out episodes
     config.data.actions_fraction = 1.0  # of the training episodes that keep their actions

@@ -6,12 +6,15 @@ stand for an empty folder, a copy of a small run, and a data file. A third colum
 
 import importlib
 import json
+import os
 import re
 import shutil
 import sys
 import types
 import zipfile
 
+import gymnasium
+import h5py
 import numpy as np
 import pytest
 
@@ -60,6 +63,42 @@ def mine(name="mine.npz", **changes):
         np.savez(tmp / name, **(arrays | changes))
 
     return prepare
+
+
+def declares_rows(tmp):
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (%d,), }" % 2**70
+    member = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + header.ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp / "mine.npz", "w") as archive:
+        archive.writestr("observations.npy", member)
+
+
+def pipe(name):
+    return lambda tmp: os.mkfifo(tmp / name)
+
+
+def linked(link, name, **attributes):
+    """Prepare an HDF5 file of which a part lies behind a named pipe."""
+
+    def prepare(tmp):
+        os.mkfifo(tmp / "pipe")
+        with h5py.File(tmp / name, "w") as file:
+            if attributes:
+                file.create_group("data/demo_0")
+                file["data"].attrs.update(attributes)
+            if link:
+                file[link] = h5py.ExternalLink(str(tmp / "pipe"), "/")
+
+    return prepare
+
+
+ABSOLUTE = {"env_name": "Lift", "env_kwargs": {"controller_configs": {"control_delta": False}}}
+ABSOLUTE = json.dumps(ABSOLUTE)
+
+
+def recorded(**settings):
+    """Prepare a Minari data set that was recorded in Hopper-v5 under other settings."""
+    spec = json.loads(gymnasium.spec("Hopper-v5").to_json()) | settings
+    return text("x/data/metadata.json", json.dumps({"env_spec": json.dumps(spec)}))
 
 
 def with_nan():
@@ -188,9 +227,33 @@ CASES = [
     ("pretrain", MINE, "is neither one of"),
     ("pretrain", MINE, "rewards holds 1 NaN", mine(rewards=with_nan())),
     ("pretrain", MINE, "shape", mine(rewards=np.zeros((59, 1)))),
+    (
+        "pretrain",
+        MINE,
+        "100% of the action .*clip_actions=True",
+        mine(actions=np.full((60, 2), 9.0), action_low=-1, action_high=1),
+    ),
+    (
+        "pretrain",
+        MINE,
+        "discrete actions are not modelled",
+        mine(actions=np.arange(120).reshape(60, 2) % 5),
+    ),
+    ("pretrain", MINE, "range from", mine(actions=np.full((60, 2), 9.5))),
+    ("pretrain", MINE, "max_episode_steps is 1e.300; it must be", mine(max_episode_steps=1e300)),
+    ("pretrain", MINE, "largest reward is 1e-40, too small", mine(rewards=np.full(60, 1e-40))),
+    ("pretrain", MINE, "row 3 ends an episode by dones but", mine(dones=np.arange(60) == 3)),
+    ("pretrain", MINE, "rows must be consecutive", mine(next_observations=np.zeros((60, 4)))),
+    ("pretrain", MINE, "cannot be read as npz", declares_rows),
+    ("pretrain", MINE, "mine.npz is a named pipe", pipe("mine.npz")),
+    (
+        "pretrain",
+        PRETRAIN.replace("hopper-medium", "Hopper-v3"),
+        "asks for version 3 of hopper.*Hopper-v5 or Hopper-v4",
+    ),
     ("pretrain", MINE, "lengths sum to 21 steps", mine(lengths=[1, 20])),
     ("pretrain", MINE, "which is never loaded", mine(actions=np.array([{}] * 60))),
-    ("pretrain", MINE, "has 1 episode; a training", mine(lengths=[60])),
+    ("pretrain", MINE + "--config.model.window=21", "has 1 episode of 60", mine(lengths=[60])),
     ("pretrain", MINE, "cannot be read as npz", text("mine.npz", "PK\x03\x04")),
     ("pretrain", PRETRAIN + "--config.source={tmp}/empty", "no Minari", text("empty/a.txt", "")),
     # Folders of a pretraining.
@@ -297,6 +360,11 @@ CASES = [
         "not end in .png",
         rows(ROW),
     ),
+    (
+        "pretrain",
+        "--config=configs/pretrain.py:Hopper-v4-medium",
+        "asks for Hopper-v4, but the built-in data",
+    ),
     # Data.
     ("data", "lists", "unknown action 'lists'.*did you mean list"),
     ("data", "list --config.source=web", "unknown source 'web'"),
@@ -308,6 +376,44 @@ CASES = [
         "inspect {tmp}/mine.npz",
         "lacks observations, actions",
         lambda t: np.savez(t / "mine.npz", a=1),
+    ),
+    ("data", "inspect {tmp}/x.hdf5 --config.name=hopper", "x.hdf5 is a named pipe", pipe("x.hdf5")),
+    (
+        "data",
+        "inspect {tmp}/hopper.hdf5",
+        "rewards is stored in another file",
+        linked("rewards", "hopper.hdf5"),
+    ),
+    (
+        "data",
+        "inspect {tmp}/lift.hdf5",
+        "mask/train is stored in another",
+        linked("mask/train", "lift.hdf5", env_args="{}"),
+    ),
+    (
+        "data",
+        "inspect {tmp}/lift.hdf5",
+        "env_args of data is '5.0', which names no",
+        linked("", "lift.hdf5", env_args=5.0),
+    ),
+    (
+        "data",
+        "inspect {tmp}/lift.hdf5",
+        "actions are absolute poses",
+        linked("", "lift.hdf5", env_args=ABSOLUTE),
+    ),
+    (
+        "data",
+        "inspect {tmp}/x",
+        "with frame_skip=8 where Hopper-v5 has 4",
+        recorded(kwargs={"frame_skip": 8}),
+    ),
+    ("data", "inspect {tmp}/x", "max_episode_steps is 1e.300", recorded(max_episode_steps=1e300)),
+    (
+        "data",
+        "inspect {tmp}/x --config.name=Hopper-v4-x",
+        "asks for Hopper-v4; name Hopper-v5",
+        recorded(),
     ),
     ("data", "inspect {tmp}/walker_run.zip", "is a link or points outside", escaping),
     ("data", "inspect {tmp}/a --config.name=walker_run", "no Minari", text("a/data/x", "")),
@@ -373,6 +479,8 @@ CASES = [
 
 def start(program, argv):
     module = importlib.import_module(f"experiments.{program}")
+    if hasattr(module, "__path__"):  # a folder
+        module = importlib.import_module(f"experiments.{program}.__main__")
     if program == "import_checkpoint":
         argv = module.spell_out(argv)
     extra = {"spell_out": module.spell_out} if program == "data" else {}

@@ -53,7 +53,13 @@ def load(config: config_dict.ConfigDict) -> Trajectories:
         raise UserError(
             f"{config.source} already names the data set; leave out --config.name={config.name}"
         )
-    return sources.load(name or config.name, source, steps=config.steps or None, seed=config.seed)
+    return sources.load(
+        name or config.name,
+        source,
+        steps=config.steps or None,
+        seed=config.seed,
+        clip_actions=config.clip_actions,
+    )
 
 
 def report(found: inspection.Inspection) -> rich.table.Table:

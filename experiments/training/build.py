@@ -33,15 +33,16 @@ def load_data(config: config_dict.ConfigDict) -> Data:
     """Load, split and index the data set that a configuration names."""
     sized = config.source == "builtin" or sources.is_exorl(config.source)  # others: read whole
     steps = config.data.steps if sized else 0
+    options = {"steps": steps or None, "clip_actions": config.data.get("clip_actions", False)}
     # Not kept in a variable here: `split` lets go of the whole before it fills the device.
-    return split(sources.load(config.env, config.source, steps=steps or None), config)
+    return split(sources.load(config.env, config.source, **options), config)
 
 
 def split(trajectories: Trajectories, config: config_dict.ConfigDict) -> Data:
     """Split by episode and put both parts on the device."""
     window, info, episodes = config.model.window, trajectories.info, len(trajectories.lengths)
     train, valid = selection.split_episodes(
-        trajectories, config.data.train_fraction, config.data.split_seed
+        trajectories, config.data.train_fraction, config.data.split_seed, window
     )
     del trajectories
     if config.data.actions_fraction < 1:

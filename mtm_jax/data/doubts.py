@@ -18,6 +18,10 @@ _NEAR = 1e-3  # of the range between the bounds; clipping by so much changes not
 # The hand clips its actions itself, and people's demonstrations often exceed them.
 _SHARES = {"adroit": (0.25, 1.0)}
 _SHARE = (0.05, 0.2)
+ALLOW_CLIPPING = (
+    "--config.data.clip_actions=True for a training, --config.clip_actions=True for "
+    "experiments.data, clip_actions=True in Python"
+)
 _FEW = 5  # values, which may be any share of a tiny data set
 _REAL_LIMIT = ("gymnasium", "walker")  # suites in which no demonstration runs on
 
@@ -129,5 +133,5 @@ def _check_shares(what: str, actions: np.ndarray, beyond: np.ndarray, info: Data
         f"{info.env_id or info.name}; those of dimension {worst} range from "
         f"{actions[:, worst].min():.4g} to {actions[:, worst].max():.4g}, and its bounds are "
         f"{info.action_low[worst]:g} and {info.action_high[worst]:g}; rescale them, or have them "
-        "clipped with --config.data.clip_actions=True (clip_actions=True in Python)"
+        f"clipped: {ALLOW_CLIPPING}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,30 +11,31 @@ import numpy as np
 from mtm_jax.errors import UserError
 from mtm_jax.types import Trajectories
 
+_LOG = logging.getLogger("mtm_jax")
+
 
 def split_episodes(
-    trajectories: Trajectories, fraction: float, seed: int
+    trajectories: Trajectories, fraction: float, seed: int, window: int
 ) -> tuple[Trajectories, Trajectories]:
     """Split by episode into training and validation parts, shuffled with the seed.
 
-    A split that the data set itself brings is used as it is.
+    A split that the data set itself brings is used as it is. A single episode is split in time.
 
     Args:
         trajectories: all episodes.
         fraction: of the episodes, for training; at least one episode goes to each part.
         seed: of the shuffle, not negative.
+        window: T, steps between the parts of a single episode, so that they share none.
 
     Raises:
-        UserError: there are fewer than two episodes, or the fraction is not between 0 and 1.
+        UserError: there is a single episode of less than three windows, or the fraction is not
+            between 0 and 1.
     """
     if not 0.0 < fraction < 1.0:
         raise UserError(f"the training fraction is {fraction}; it must lie between 0 and 1")
     episodes = len(trajectories.lengths)
-    if episodes < 2:
-        raise UserError(
-            f"data set {trajectories.info.name} has {episodes} episode; a training and a "
-            "validation part need at least 2"
-        )
+    if episodes == 1:
+        return _split_in_time(trajectories, fraction, window)
     if trajectories.train is not None and 0 < trajectories.train.sum() < episodes:
         parts = np.flatnonzero(trajectories.train), np.flatnonzero(~trajectories.train)
         return tuple(select_episodes(trajectories, part) for part in parts)
@@ -41,6 +43,44 @@ def split_episodes(
     count = min(max(round(fraction * episodes), 1), episodes - 1)
     train, valid = np.sort(order[:count]), np.sort(order[count:])
     return select_episodes(trajectories, train), select_episodes(trajectories, valid)
+
+
+def _split_in_time(
+    trajectories: Trajectories, fraction: float, window: int
+) -> tuple[Trajectories, Trajectories]:
+    """Split one episode into an earlier and a later one, with a window between them."""
+    name, steps = trajectories.info.name, int(trajectories.lengths[0])
+    if steps < 3 * window:
+        raise UserError(
+            f"data set {name} has 1 episode of {steps} steps; training, validation and the gap "
+            f"between them need a window of {window} steps each, {3 * window} in all; add an "
+            "episode, or choose a smaller model.window"
+        )
+    left = round(fraction * (steps - window))
+    train = min(max(left, window), steps - 2 * window)
+    _LOG.warning(
+        "%s: its only episode is split in time: steps 0 to %d are for training and %d to %d for "
+        "validation",
+        *(name, train - 1, train + window, steps - 1),
+    )
+    following = trajectories.observations[train][None]
+    return (
+        _take_rows(trajectories, slice(0, train), following),
+        _take_rows(trajectories, slice(train + window, steps), trajectories.final_observations),
+    )
+
+
+def _take_rows(trajectories: Trajectories, rows: slice, following: np.ndarray) -> Trajectories:
+    """Make an episode of rows of a single one; `following` [1, S] comes after the last of them."""
+    return dataclasses.replace(
+        trajectories,
+        observations=trajectories.observations[rows],
+        actions=trajectories.actions[rows],
+        rewards=trajectories.rewards[rows],
+        terminals=trajectories.terminals[rows],
+        lengths=np.array([rows.stop - rows.start]),
+        final_observations=following,
+    )
 
 
 def keep_modality(

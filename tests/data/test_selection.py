@@ -31,7 +31,7 @@ def make(lengths, limit=LIMIT, low=(-1.0,), high=(1.0,), **available):
 
 def test_split_is_disjoint_and_complete():
     trajectories = make(tuple(range(2, 22)))
-    parts = selection.split_episodes(trajectories, 0.8, seed=3)
+    parts = selection.split_episodes(trajectories, 0.8, seed=3, window=2)
     episodes = [set(part.observations[:, 0].astype(int)) for part in parts]
     assert [len(e) for e in episodes] == [16, 4]
     assert episodes[0] | episodes[1] == set(range(20))
@@ -45,7 +45,7 @@ def test_split_is_disjoint_and_complete():
 def test_split_depends_on_the_seed_alone():
     trajectories = make((3,) * 20)
     first, again, other = (
-        selection.split_episodes(trajectories, 0.5, seed)[0].observations[:, 0]
+        selection.split_episodes(trajectories, 0.5, seed, window=2)[0].observations[:, 0]
         for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
@@ -55,16 +55,17 @@ def test_split_depends_on_the_seed_alone():
 
 def test_split_leaves_an_episode_to_each_part():
     for fraction in (0.01, 0.99):
-        parts = selection.split_episodes(make((3, 3, 3)), fraction, 0)
+        parts = selection.split_episodes(make((3, 3, 3)), fraction, 0, window=2)
         assert min(len(part.lengths) for part in parts) == 1
 
 
 @pytest.mark.parametrize(
-    ("lengths", "fraction", "says"), [((5,), 0.9, "1 episode"), ((5, 5), 95.0, "95.0")]
+    ("lengths", "fraction", "says"),
+    [((5,), 0.9, "has 1 episode of 5 steps; .* 6 in all"), ((5, 5), 95.0, "95.0")],
 )
 def test_split_refuses(lengths, fraction, says):
     with pytest.raises(UserError, match=says):
-        selection.split_episodes(make(lengths), fraction, 0)
+        selection.split_episodes(make(lengths), fraction, 0, window=2)
 
 
 def test_selection_keeps_availability_with_its_episode():
@@ -114,5 +115,24 @@ def test_impossible_views_are_refused(modality, fraction, says):
 
 def test_a_split_that_the_data_bring_is_used_as_it_is():
     whole = dataclasses.replace(make([3, 4, 5, 6]), train=np.array([True, False, True, False]))
-    train, valid = selection.split_episodes(whole, 0.75, seed=7)
+    train, valid = selection.split_episodes(whole, 0.75, seed=7, window=2)
     assert (train.lengths.tolist(), valid.lengths.tolist()) == ([3, 5], [4, 6])
+
+
+@pytest.mark.parametrize(
+    ("fraction", "steps", "train", "valid"),
+    [(0.5, 100, 48, 48), (0.95, 100, 91, 5), (0.95, 15, 7, 4), (0.01, 12, 4, 4)],
+)
+def test_one_recording_is_split_in_time(fraction, steps, train, valid, caplog):
+    whole, window = make((steps,), limit=200), 4
+    first, second = selection.split_episodes(whole, fraction, 0, window)
+    assert (first.lengths.tolist(), second.lengths.tolist()) == ([train], [valid])
+    start = train + window
+    assert start + valid == steps
+    np.testing.assert_array_equal(first.final_observations, [[0, train]])
+    np.testing.assert_array_equal(second.final_observations, whole.final_observations)
+    for part, rows in ((first, slice(train)), (second, slice(start, steps))):
+        for key in ("observations", "actions", "rewards", "terminals"):
+            np.testing.assert_array_equal(getattr(part, key), getattr(whole, key)[rows])
+    said = f"steps 0 to {train - 1} are for training and {start} to {steps - 1} for validation"
+    assert said in caplog.text

@@ -13,6 +13,7 @@ from typing import Any
 
 import h5py
 
+from mtm_jax.data import doubts
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
@@ -92,7 +93,7 @@ def check_actions(what: str, arguments: dict[str, Any], allowed: bool) -> None:
         raise UserError(
             f"{what}: its actions are absolute poses ({absolute[0]}), not the changes of a pose in "
             "[-1, 1] that are modelled; read the file with changes (low_dim, not low_dim_abs), or "
-            "have the actions clipped with --config.data.clip_actions=True"
+            f"have the actions clipped: {doubts.ALLOW_CLIPPING}"
         )
     unusual = [
         f"{key} {settings[key]!r} (not {usual[0]!r})"
