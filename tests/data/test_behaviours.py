@@ -352,7 +352,7 @@ def test_a_killed_collection_leaves_nothing_and_no_processes(actors, root):
     # The worker inherits this program's stdout, so the pipe ends only when both are gone.
     program = f"""
 import functools, os, subprocess
-from mtm_jax.data import behaviours
+from mtm_jax.data.builtin import behaviours
 subprocess.Popen = functools.partial(subprocess.Popen, pass_fds=[os.dup(1)])
 behaviours.load({NAME!r}, 10_000_000, actors={str(actors)!r}, workers=1)
 """
@@ -406,7 +406,7 @@ def test_a_full_disk_is_said_in_a_sentence(actors, tmp_path, monkeypatch):
 
 def test_a_killed_collection_continues_where_it_stopped(actors, root, sampled, tmp_path):
     program = f"""
-from mtm_jax.data import behaviours
+from mtm_jax.data.builtin import behaviours
 behaviours._SHARD_STEPS = 150
 behaviours.load({NAME!r}, 9000, actors={str(actors)!r}, workers=1, progress=False)
 """

@@ -138,7 +138,8 @@ def test_mistakes_end_in_one_sentence(capsys, argv, parts, monkeypatch):
 
 def test_listing_starts_neither_jax_nor_a_simulator(root):
     code = (
-        "import sys; from experiments import cli, data;"
+        "import sys; from experiments.data import __main__ as data;"
+        "from experiments.runtime import cli;"
         "cli.run(data.main, argv=['list'], spell_out=data.spell_out);"
         "print({'jax', 'mujoco', 'matplotlib'} & set(sys.modules))"
     )
