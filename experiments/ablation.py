@@ -17,11 +17,9 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from experiments import m3pc_offline
-from experiments.runtime import cli, evaluation, runs
+from experiments.runtime import cli, evaluation, plans, runs
 from experiments.training import named_run
-from mtm_jax.agents import planner
-from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.agents import planner, pretrained
 from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
 from mtm_jax.io import results
@@ -44,17 +42,16 @@ STUDIES: dict[str, tuple] = {
 
 def main(config: config_dict.ConfigDict) -> None:
     """Check every variant, then evaluate one after the other."""
-    variants = plans(config)
+    variants = variants_of(config)
     folder = named_run.find(config, "ablation")
-    agent, run = agent_lib.load(folder), runs.read_config(folder)
+    agent, run = pretrained.load(folder), runs.read_config(folder)
     evaluation.check_simulator(agent, folder)
-    world = agent_lib.load(config.world) if config.world else None
-    settings = (config.eval.target_fraction, config.eval.seed, world)
+    world = pretrained.load(config.world) if config.world else None
     variants = [(m, value, fit(plan, agent)) for m, value, plan in variants]
-    actors = [planner.actor(agent, plan, *settings) for _, _, plan in variants]
+    actors = [plans.actor(agent, m, plan, config.eval, world) for m, _, plan in variants]
     rows = []
     for (method, value, plan), actor in zip(variants, actors, strict=True):
-        further = m3pc_offline.plan_settings(plan, config.world, agent)
+        further = plans.describe(plan, config.world, agent)
         further["study"] = {"name": config.study, "value": value}
         cli.say(f"{method} with {config.study} {value}")
         rows.append(
@@ -66,7 +63,7 @@ def main(config: config_dict.ConfigDict) -> None:
     cli.say(f"figure: {score_figures.studies(rows, path)}")
 
 
-def plans(config: config_dict.ConfigDict) -> list[tuple[str, Any, PlanConfig]]:
+def variants_of(config: config_dict.ConfigDict) -> list[tuple[str, Any, PlanConfig]]:
     """List the variants: method, value of the setting, plan.
 
     Raises:
@@ -107,7 +104,7 @@ def _check_type(study: str, value: Any) -> None:
         )
 
 
-def fit(plan: PlanConfig, agent: agent_lib.Agent) -> PlanConfig:
+def fit(plan: PlanConfig, agent: pretrained.Pretrained) -> PlanConfig:
     """Give up history where a longer horizon leaves no room for it in the window."""
     room = agent.model.config.window - plan.horizon
     return dataclasses.replace(plan, history=min(plan.history, room)) if room >= 0 else plan

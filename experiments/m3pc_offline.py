@@ -11,39 +11,33 @@ M3PC-Q needs a critic: `make critic`.
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import time
-from typing import Any
 
 from ml_collections import config_dict
 
-from experiments.runtime import cli, evaluation, runs
+from experiments.runtime import cli, evaluation, plans, runs
 from experiments.training import named_run
-from mtm_jax.agents import imagination, planner
-from mtm_jax.agents import pretrained as agent_lib
-from mtm_jax.config import PlanConfig
-from mtm_jax.envs import registry, rollout
+from mtm_jax.agents import acting, imagination, planner, pretrained
+from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.io import results
-from mtm_jax.planning import roles
 from mtm_jax.plots import imagination_figures, score_figures, video
-
-METHODS = (*roles.POLICIES, *planner.GUIDANCE)
 
 
 def main(config: config_dict.ConfigDict) -> None:
     """Check everything, then evaluate method after method."""
     check(config)
     folder = named_run.find(config, "m3pc_offline")
-    agent, run = agent_lib.load(folder), runs.read_config(folder)
+    agent, run = pretrained.load(folder), runs.read_config(folder)
     evaluation.check_simulator(agent, folder)
-    world = agent_lib.load(config.world) if config.world else None
-    actors = {method: make_actor(agent, method, config, world) for method in config.eval.methods}
+    world = pretrained.load(config.world) if config.world else None
+    chosen = {method: plans.of_method(method, config) for method in config.eval.methods}
+    actors = {m: plans.actor(agent, m, plan, config.eval, world) for m, plan in chosen.items()}
     rows = []
     for method, actor in actors.items():
-        started, plan = time.monotonic(), plan_of(method, config)
-        further = plan_settings(plan, config.world, agent) if plan else {}
+        started, plan = time.monotonic(), chosen[method]
+        further = plans.describe(plan, config.world, agent) if plan else {}
         rows.append(
             evaluation.evaluate_actor(
                 agent, method, actor, config.eval, "m3pc_offline", run, further
@@ -59,19 +53,21 @@ def main(config: config_dict.ConfigDict) -> None:
 
 
 def imagine(
-    agent: agent_lib.Agent,
+    agent: pretrained.Pretrained,
     folder: pathlib.Path,
     config: config_dict.ConfigDict,
-    world: agent_lib.Agent | None,
+    world: pretrained.Pretrained | None,
 ) -> None:
     """Draw what the plans of the last planning method expect beside what they lead to."""
     planned = [method for method in config.eval.methods if method in planner.GUIDANCE]
     known = registry.spec_of_id(agent.info.env_id).name in imagination.DIMENSIONS
     if not (config.imagined_steps and planned and known):
         return
-    plan = plan_of(planned[-1], config)
-    decider = planner.Decider(agent, plan, config.eval.target_fraction, world=world)
-    recording = imagination.record(decider, config.imagined_steps, config.eval.seed, every=2)
+    plan = plans.of_method(planned[-1], config)
+    actor = plans.actor(agent, planned[-1], plan, config.eval, world)
+    recording = imagination.record(
+        actor, config.imagined_steps, config.eval.seed, every=2, horizon=plan.horizon
+    )
     imagination_figures.rollouts(recording, folder / "figures" / "imagination.png")
     video.imagination_film(recording, folder / "videos" / "imagination.gif")
 
@@ -82,47 +78,14 @@ def check(config: config_dict.ConfigDict) -> None:
     Raises:
         UserError: a method is unknown, or a number is out of range.
     """
-    unknown = [method for method in config.eval.methods if method not in METHODS]
-    if unknown or not config.eval.methods:
-        raise UserError(
-            f"eval.methods are {tuple(config.eval.methods)}; choose among {', '.join(METHODS)}"
-        )
+    methods, known = tuple(config.eval.methods), ", ".join(acting.METHODS)
+    if not methods or any(method not in acting.METHODS for method in methods):
+        raise UserError(f"eval.methods are {methods}; choose among {known}")
     evaluation.check_numbers(config.eval)
     if config.imagined_steps < 0:
         raise UserError(f"imagined_steps is {config.imagined_steps}; give a number from 0 on")
     for method in planner.GUIDANCE:
-        plan_of(method, config)
-
-
-def plan_of(method: str, config: config_dict.ConfigDict) -> PlanConfig | None:
-    """Collect the settings of a method's plans; None where it does not plan."""
-    if method not in planner.GUIDANCE:
-        return None
-    return planner.plan_config(method, **config.plan, **config[method])
-
-
-def plan_settings(plan: PlanConfig, world: str, agent: agent_lib.Agent) -> dict[str, Any]:
-    """Say in a row of results how a method planned, and by which critic."""
-    critic = agent.critic if plan.guidance == "critic" else None
-    return {
-        "plan": dataclasses.asdict(planner.with_discount(plan, agent)),
-        "action": "expectation",
-        **({"critic": dataclasses.asdict(critic.config) | {"step": critic.step}} if critic else {}),
-        **({"world": pathlib.Path(world).name} if world else {}),
-    }
-
-
-def make_actor(
-    agent: agent_lib.Agent,
-    method: str,
-    config: config_dict.ConfigDict,
-    world: agent_lib.Agent | None = None,
-) -> rollout.Actor:
-    """Make what acts by a method."""
-    fraction, plan = config.eval.target_fraction, plan_of(method, config)
-    if plan is None:
-        return agent.actor(method, fraction)
-    return planner.actor(agent, plan, fraction, config.eval.seed, world)
+        plans.of_method(method, config)
 
 
 if __name__ == "__main__":

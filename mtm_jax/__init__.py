@@ -14,9 +14,9 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mtm_jax.agents.agent import Agent, load
     from mtm_jax.agents.model_files import load_model
     from mtm_jax.agents.policy import Policy
-    from mtm_jax.agents.pretrained import Agent, load
     from mtm_jax.agents.torch_import import from_torch_state_dict
     from mtm_jax.config import (
         CriticConfig,
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
 
 _HOME = {
-    "Agent": "agents.pretrained",
+    "Agent": "agents.agent",
     "Policy": "agents.policy",
-    "load": "agents.pretrained",
+    "load": "agents.agent",
     "CriticConfig": "config",
     "LossConfig": "config",
     "MaskConfig": "config",

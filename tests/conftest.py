@@ -156,7 +156,7 @@ def drawn_run(tiny_config, tmp_path_factory) -> pathlib.Path:
 
     from experiments.runtime import runs
     from experiments.training import build
-    from mtm_jax.agents import pretrained as agent
+    from mtm_jax.agents import pretrained
     from mtm_jax.io import checkpoint
     from mtm_jax.models import trajectory_model as model
 
@@ -166,7 +166,7 @@ def drawn_run(tiny_config, tmp_path_factory) -> pathlib.Path:
     data = build.load_data(config)
     network = model.make_model(build.pretrain_config(config, data).model)
     params = jax.jit(network.init)(jax.random.key(0))
-    drawn = agent.Agent(network, params, data.stats, data.info, data.returns, 4, 1)
+    drawn = pretrained.Pretrained(network, params, data.stats, data.info, data.returns, 4, 1)
     saved = {"params": params, "stats": data.stats}
-    checkpoint.Checkpoints(folder).save(1, saved, {"step": 1}, agent.describe(drawn))
+    checkpoint.Checkpoints(folder).save(1, saved, {"step": 1}, pretrained.describe(drawn))
     return folder

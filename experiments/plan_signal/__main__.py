@@ -35,8 +35,7 @@ from experiments.plan_signal import sensitivity as plan_signal_sensitivity
 from experiments.plan_signal import simulators as simulators_lib
 from experiments.runtime import cli, runs
 from experiments.training import build
-from mtm_jax.agents import planner
-from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.agents import acting, planner, pretrained
 from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
 from mtm_jax.io import records
@@ -51,7 +50,7 @@ def main(config: config_dict.ConfigDict) -> None:
         raise UserError("no run was named; give --config.run=FOLDER")
     check(config)
     folder = pathlib.Path(config.run)
-    agent = agent_lib.load(folder)
+    agent = pretrained.load(folder)
     chosen, windows = ways(config, agent), held_out(folder, config)
     steps = config.first_step, config.last_step
     fraction = config.plan.target_fraction
@@ -60,12 +59,15 @@ def main(config: config_dict.ConfigDict) -> None:
     rows = []
     for name, settings in chosen.items():
         plan = plan_of(settings)
-        decider = planner.Decider(agent, plan, settings["target_fraction"])
+        actor = acting.make_actor(
+            *(agent, settings["method"]),
+            plan=plan,
+            target_fraction=settings["target_fraction"],
+            seed=config.seed,
+        )
         simulators.ask(settings["target_fraction"])
         found = plan_signal_sensitivity.sensitivity(agent, windows, plan, config.seed)
-        found |= plan_signal_ranking.ranking(
-            decider, simulators, moments, config.steps_after, config.seed
-        )
+        found |= plan_signal_ranking.ranking(actor, simulators, moments, config.steps_after)
         row = {"way": name, "step": agent.step, "seed": config.seed, "moments": len(moments)}
         rows.append(row | {"settings": settings, "metrics": found})
         records.append(folder / SIGNAL_FILE, rows[-1])
@@ -89,7 +91,7 @@ def check(config: config_dict.ConfigDict) -> None:
         raise UserError(f"plan.target_fraction is {fraction}; give a number, such as 1.0")
 
 
-def ways(config: config_dict.ConfigDict, agent: agent_lib.Agent) -> dict[str, dict]:
+def ways(config: config_dict.ConfigDict, agent: pretrained.Pretrained) -> dict[str, dict]:
     """Settings of each way to plan, by name; those that need a critic only where there is one.
 
     Raises:

@@ -11,7 +11,7 @@ from scipy import stats as scipy_stats
 
 from experiments.plan_signal import simulators as simulators_lib
 from mtm_jax import tokens
-from mtm_jax.agents import planner
+from mtm_jax.agents import acting
 from mtm_jax.io import progress
 from mtm_jax.planning import forward, scoring
 
@@ -20,20 +20,18 @@ COUNTS = ("flat_utilities", "flat_returns")
 
 
 def ranking(
-    decider: planner.Decider,
+    actor: acting.Actor,
     simulators: simulators_lib.Simulators,
     moments: Sequence[simulators_lib.Moment],
     steps_after: int,
-    seed: int,
 ) -> dict[str, float]:
     """Execute every candidate at every moment; compare utilities with what they earn.
 
     Args:
-        decider: makes the plans.
+        actor: makes the plans; each moment has candidates of its own.
         simulators: one for each candidate.
         moments: to plan at.
         steps_after: of the policy after each candidate.
-        seed: of the candidates.
 
     Returns:
         Averages of `compare` over the moments, their standard errors as `*_error`, `COUNTS`, and
@@ -43,11 +41,10 @@ def ranking(
     pairs = []
     with progress.progress(len(moments), "executing candidates") as bar:
         for k, moment in enumerate(moments):
-            key = jax.random.fold_in(jax.random.key(seed), k)
-            explained = decider.explain(moment.context, key)
+            explained = actor.explain(moment.memory._replace(decisions=k))
             plan = jax.tree.map(lambda x: np.asarray(x[0]), explained)
             real = simulators_lib.execute(simulators, moment, plan.candidates, steps_after)
-            for name, value in compare(plan, real, decider.agent.stats["states"]).items():
+            for name, value in compare(plan, real, actor.agent.stats["states"]).items():
                 found.setdefault(name, []).append(value)
             pairs.append((plan.utilities, real.returns))
             bar.update(k + 1)

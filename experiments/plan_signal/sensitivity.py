@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mtm_jax import tokens
-from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.agents import pretrained
 from mtm_jax.config import PlanConfig
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import proposals
@@ -16,7 +16,7 @@ from mtm_jax.training import dataset, iql
 
 
 def sensitivity(
-    agent: agent_lib.Agent, windows: dataset.Windows, plan: PlanConfig, seed: int
+    agent: pretrained.Pretrained, windows: dataset.Windows, plan: PlanConfig, seed: int
 ) -> dict[str, float]:
     """Compare predictions for held-out windows under true actions and under random ones.
 

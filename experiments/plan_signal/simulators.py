@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -10,19 +9,17 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.agents import acting, pretrained
 from mtm_jax.envs import make, simulator
 from mtm_jax.errors import UserError
 from mtm_jax.io import progress
-from mtm_jax.planning import context as context_lib
-from mtm_jax.planning import roles
 
 
 class Moment(NamedTuple):
     """A state on the way of the policy, in the simulator and in the planner's window."""
 
     state: np.ndarray  # as MuJoCo packs it
-    context: context_lib.Context  # leading axis 1
+    memory: acting.Memory  # of one environment
 
 
 class Real(NamedTuple):
@@ -36,7 +33,9 @@ class Real(NamedTuple):
 class Simulators:
     """Environments side by side, with the policy's windows; nothing is reset."""
 
-    def __init__(self, agent: agent_lib.Agent, count: int, seed: int, target_fraction: float = 1.0):
+    def __init__(
+        self, agent: pretrained.Pretrained, count: int, seed: int, target_fraction: float = 1.0
+    ):
         """Begin an episode in each of `count` environments; see `ask` for the target.
 
         Raises:
@@ -53,18 +52,11 @@ class Simulators:
         obs = np.stack([env.reset(seed=s)[0] for env, s in zip(self.envs, seeds, strict=True)])
         self.alive = np.ones(count, bool)
         self.ask(target_fraction)
-        choose = functools.partial(roles.act, agent.model, agent.params, agent.stats)
-        self._choose = jax.jit(jax.vmap(choose, in_axes=(0, None)))
-        extend = functools.partial(context_lib.extend, history=agent.history)
-        self._extend = jax.jit(jax.vmap(extend))
-        dims, window = len(agent.info.action_low), agent.model.config.window
-        begin = functools.partial(context_lib.begin, action_dim=dims, window=window)
-        self.contexts = jax.vmap(begin)(jnp.asarray(obs, jnp.float32))
+        self.memory = self._policy.start(obs)
 
     def ask(self, target_fraction: float) -> None:
-        """Let the policy ask for this fraction of the best return in the training data."""
-        target = self._agent.target_return(target_fraction)
-        self._target = jnp.float32(target / self._agent.info.max_episode_steps)
+        """Let the policy ask for this return; see `Pretrained.target_return`."""
+        self._policy = acting.make_actor(self._agent, target_fraction=target_fraction)
 
     def put(self, moment: Moment) -> None:
         """Bring all environments to one state."""
@@ -72,20 +64,23 @@ class Simulators:
             simulator.set_physics_state(env, moment.state)
         self.alive[:] = True
         count = len(self.envs)
-        self.contexts = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), moment.context)
+        contexts = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), moment.memory.contexts)
+        self.memory = moment.memory._replace(contexts=contexts)
 
     def moment(self, e: int) -> Moment:
         """Note the present state of one environment."""
         state = simulator.physics_state(self.envs[e])
-        return Moment(state, jax.tree.map(lambda x: x[e : e + 1], self.contexts))
+        contexts = jax.tree.map(lambda x: x[e : e + 1], self.memory.contexts)
+        return Moment(state, self.memory._replace(contexts=contexts))
 
     def policy(self) -> np.ndarray:
         """Ask the return-conditioned policy, [E, A] in [-1, 1]."""
-        return np.asarray(self._choose(self.contexts, self._target))
+        return self._policy.decide(self.memory)[0]
 
     def observations(self) -> np.ndarray:
         """Return the present states, [E, S]."""
-        return np.asarray(self.contexts.states)[np.arange(len(self.envs)), self.contexts.slot]
+        contexts = self.memory.contexts
+        return np.asarray(contexts.states)[np.arange(len(self.envs)), contexts.slot]
 
     def step(self, actions: np.ndarray) -> np.ndarray:
         """Step those that still run; return the rewards, [E], zero where an episode is over."""
@@ -95,12 +90,12 @@ class Simulators:
         for e in np.flatnonzero(self.alive):
             obs[e], rewards[e], terminal, _, _ = self.envs[e].step(raw[e])
             self.alive[e] = not terminal
-        self.contexts = self._extend(self.contexts, actions, rewards, obs)
+        self.memory = self._policy.observe(self.memory, actions, rewards, obs)
         return rewards
 
 
 def reach(
-    agent: agent_lib.Agent,
+    agent: pretrained.Pretrained,
     count: int,
     first_step: int,
     last_step: int,

@@ -10,8 +10,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments.runtime import cli, runs
-from mtm_jax.agents import actors
-from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.agents import acting, pretrained
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import registry, rollout
 from mtm_jax.errors import UserError
@@ -43,8 +42,8 @@ def check_numbers(settings: config_dict.ConfigDict) -> None:
     """
     if not np.isfinite(settings.target_fraction):
         raise UserError(
-            f"eval.target_fraction is {settings.target_fraction}; give a fraction of the best "
-            "return in the training data, such as 1.0"
+            f"eval.target_fraction is {settings.target_fraction}; give a finite number: 0 asks for "
+            "the mean return of the training data, 1 for the best"
         )
     if settings.episodes < 1 or settings.seed < 0:
         raise UserError(
@@ -55,7 +54,7 @@ def check_numbers(settings: config_dict.ConfigDict) -> None:
 
 def evaluate_run(
     folder: pathlib.Path,
-    agent: agent_lib.Agent,
+    agent: pretrained.Pretrained,
     settings: config_dict.ConfigDict,
     experiment: str,
     measured: Mapping[str, float] | None = None,
@@ -66,7 +65,7 @@ def evaluate_run(
 
 def evaluate_runs(
     folders: Sequence[pathlib.Path],
-    agents: Sequence[agent_lib.Agent],
+    agents: Sequence[pretrained.Pretrained],
     settings: config_dict.ConfigDict,
     experiment: str,
     measured: Mapping[str, float] | None = None,
@@ -94,11 +93,9 @@ def evaluate_runs(
         cli.say(f"{first.info.name} has no rewards, so rcbc has no return to ask for: left out")
     rows = []
     for method in methods:
-        make = actors.actor if len(agents) == 1 else actors.group_actor
-        who = first if len(agents) == 1 else agents
-        episodes = play(
-            first.info, method, make(who, method, settings.target_fraction), settings, len(agents)
-        )
+        fraction = settings.target_fraction
+        actor = acting.make_group_actor(agents, method, target_fraction=fraction)
+        episodes = play(first.info, method, actor, settings, len(agents))
         parts = zip(folders, agents, configs, rollout.split(episodes, len(agents)), strict=True)
         for folder, agent, config, part in parts:
             rows.append(make_row(agent, method, part, settings, experiment, config))
@@ -121,7 +118,7 @@ def say_rows(rows: Sequence[Mapping[str, Any]]) -> None:
             cli.say(f"the data set's own score: mean {mean:.1f}, best {best:.1f}")
 
 
-def check_simulator(agent: agent_lib.Agent, folder: pathlib.Path) -> None:
+def check_simulator(agent: pretrained.Pretrained, folder: pathlib.Path) -> None:
     """Refuse a run whose environment is not known.
 
     Raises:
@@ -134,13 +131,13 @@ def check_simulator(agent: agent_lib.Agent, folder: pathlib.Path) -> None:
         )
 
 
-def feasible(methods: Sequence[str], returns: agent_lib.ReturnSummary) -> list[str]:
+def feasible(methods: Sequence[str], returns: pretrained.ReturnSummary) -> list[str]:
     """Leave out the methods that ask for a return where the data have none."""
     return [method for method in methods if method != "rcbc" or returns.best is not None]
 
 
 def evaluate_actor(
-    agent: agent_lib.Agent,
+    agent: pretrained.Pretrained,
     method: str,
     actor: rollout.Actor,
     settings: config_dict.ConfigDict,
@@ -181,7 +178,7 @@ def play(
 
 
 def make_row(
-    agent: agent_lib.Agent,
+    agent: pretrained.Pretrained,
     method: str,
     episodes: rollout.Episodes,
     settings: config_dict.ConfigDict,
@@ -226,7 +223,7 @@ def _entropy(run: Mapping) -> str | None:
     return loss["entropy_reduction"] if loss["entropy_constraint"] else "none"
 
 
-def episode_metrics(agent: agent_lib.Agent, episodes: rollout.Episodes) -> dict[str, float]:
+def episode_metrics(agent: pretrained.Pretrained, episodes: rollout.Episodes) -> dict[str, float]:
     """Collect the data set's own scores, the length of episodes and rates of success."""
     spec = registry.spec_of_id(agent.info.env_id)
     known = {"mean": agent.returns.mean, "best": agent.returns.best}

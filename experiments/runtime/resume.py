@@ -11,8 +11,7 @@ import numpy as np
 
 from experiments.runtime import cli, runs
 from mtm_jax import tokens
-from mtm_jax.agents import model_files
-from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.agents import model_files, pretrained
 from mtm_jax.config import ModelConfig
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint
@@ -53,7 +52,9 @@ def restore(
     return state
 
 
-def check_agent(checkpoints: checkpoint.Checkpoints, step: int, agent: agent_lib.Agent) -> None:
+def check_agent(
+    checkpoints: checkpoint.Checkpoints, step: int, agent: pretrained.Pretrained
+) -> None:
     """Hold a checkpoint to the model, data and normalisation that are here now.
 
     Raises:
@@ -61,9 +62,9 @@ def check_agent(checkpoints: checkpoint.Checkpoints, step: int, agent: agent_lib
     """
     meta = checkpoints.restore_meta(step)
     config = model_files.config_from_dict(meta["model_config"])  # fills in what is newer
-    info = agent_lib.info_from_json(meta["info"])
+    info = pretrained.info_from_json(meta["info"])
     old = described(config, info, meta["returns"], meta["history"])
-    new = agent_lib.describe(agent)
+    new = pretrained.describe(agent)
     new = described(agent.model.config, agent.info, new["returns"], agent.history)
     differ = list(runs.differences(old, new).values())
     if not differ:  # else their shapes may differ too

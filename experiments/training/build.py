@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from mtm_jax.agents import pretrained as agent
+from mtm_jax.agents import pretrained
 from mtm_jax.config import LossConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
 from mtm_jax.data import inspection, selection, sources
 from mtm_jax.errors import UserError
@@ -25,7 +25,7 @@ class Data(NamedTuple):
     valid: dataset.Dataset
     stats: dict
     info: DataInfo
-    returns: agent.ReturnSummary
+    returns: pretrained.ReturnSummary
     episodes: int
 
 
@@ -56,7 +56,7 @@ def split(trajectories: Trajectories, config: config_dict.ConfigDict) -> Data:
         valid=dataset.make_dataset(valid, min(window, int(valid.lengths.max()))),
         stats=dataset.compute_stats(train_set),
         info=info,
-        returns=agent.ReturnSummary(
+        returns=pretrained.ReturnSummary(
             best=float(returns.max()) if known else None,
             mean=float(returns.mean()) if known else None,
         ),

@@ -11,7 +11,7 @@ from ml_collections import config_dict
 
 from experiments.runtime import evaluation, resume, runs
 from experiments.training import build
-from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.agents import pretrained
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, metrics, records, results
 from mtm_jax.models.trajectory_model import Model
@@ -71,9 +71,9 @@ class Run:
         check = functools.partial(resume.check_agent, self.checkpoints, agent=agent)
         return resume.restore(fresh, self.checkpoints, self.config.use_older, check, step)
 
-    def make_agent(self, state: pretrain.TrainState) -> agent_lib.Agent:
+    def make_agent(self, state: pretrain.TrainState) -> pretrained.Pretrained:
         """Bundle the present parameters with what acting needs."""
-        return agent_lib.Agent(
+        return pretrained.Pretrained(
             model=self._network,
             params=state.params,
             stats=self._data.stats,
@@ -102,7 +102,7 @@ class Run:
             return
         agent, score = self.make_agent(state), score_of(row or {}, self.config)
         saved = {"params": state.params, "stats": self._data.stats}
-        self.checkpoints.save(agent.step, saved, state, agent_lib.describe(agent), score)
+        self.checkpoints.save(agent.step, saved, state, pretrained.describe(agent), score)
 
     @contextlib.contextmanager
     def _wandb_writer(self) -> Iterator[metrics.WandbWriter | None]:

@@ -7,15 +7,14 @@ from typing import NamedTuple
 
 import gymnasium
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mtm_jax import tokens
-from mtm_jax.agents import planner
+from mtm_jax.agents import acting
 from mtm_jax.envs import make, registry, simulator
 from mtm_jax.errors import UserError
 from mtm_jax.io import progress
-from mtm_jax.planning import context as context_lib
+from mtm_jax.planning import forward
 
 # Environment -> dimensions of its observation that a reader knows, as gymnasium documents them.
 DIMENSIONS = {
@@ -66,20 +65,21 @@ class Errors(NamedTuple):
     unchanged: np.ndarray  # [h], of the guess that nothing changes
 
 
-def record(decider: planner.Decider, steps: int, seed: int, every: int) -> Recording:
+def record(actor: acting.Actor, steps: int, seed: int, every: int, horizon: int) -> Recording:
     """Let a planner act for an episode; keep every `every`-th plan and execute it open loop.
 
     Args:
-        decider: of a run whose environment is one of `DIMENSIONS`.
+        actor: plans with a run whose environment is one of `DIMENSIONS`.
         steps: to stop after; the episode may end before.
-        seed: of the episode and of the candidates.
+        seed: of the episode.
         every: steps from plan to plan.
+        horizon: h, steps of a plan that are kept.
 
     Raises:
         UserError: the environment cannot be put into a given state, a number is out of range, or
             planning goes wrong.
     """
-    env_id = decider.agent.info.env_id
+    env_id = actor.agent.info.env_id
     dimensions(env_id)
     if steps < 1 or every < 1:
         raise UserError(
@@ -91,12 +91,12 @@ def record(decider: planner.Decider, steps: int, seed: int, every: int) -> Recor
         contextlib.closing(make.make(env_id)) as double,
     ):
         double.reset(seed=seed)
-        rows, plans = _episode(decider, env, double, steps, seed, every)
+        rows, plans = _episode(actor, env, double, steps, seed, every, horizon)
     observations, rewards, qpos = (np.stack(x) for x in zip(*rows, strict=True))
     starts, imagined, real = zip(*plans, strict=True)
     states, imagined_rewards, values = (np.stack(x) for x in zip(*imagined, strict=True))
     executed = Execution(*(np.stack(x) for x in zip(*real, strict=True)))
-    std = np.asarray(decider.agent.stats["states"].std)
+    std = np.asarray(actor.agent.stats["states"].std)
     return Recording(
         env_id=env_id,
         observations=observations,
@@ -130,48 +130,47 @@ def dimensions(env_id: str) -> dict[str, int]:
 
 
 def _episode(
-    decider: planner.Decider,
+    actor: acting.Actor,
     env: gymnasium.Env,
     double: gymnasium.Env,
     steps: int,
     seed: int,
     every: int,
+    horizon: int,
 ) -> tuple[list, list]:
     """Return (observation, reward, qpos) of steps and (start, imagined, Execution) of plans."""
-    agent, key, rows, plans = decider.agent, jax.random.key(seed), [], []
+    agent, rows, plans = actor.agent, [], []
     obs, _ = env.reset(seed=seed)
-    contexts = decider.begin(jnp.asarray(obs, jnp.float32)[None])
+    memory = actor.start(np.float32(obs)[None])
     with progress.progress(steps, "recording plans") as bar:
         for step in range(steps):
-            step_key = jax.random.fold_in(key, step)
-            actions = decider.decide(contexts, step_key)
             if step % every == 0:
-                planned, *imagined = best_plan(decider, contexts, step_key)
+                planned, *imagined = best_plan(actor.explain(memory), horizon)
                 simulator.set_physics_state(double, simulator.physics_state(env))
                 plans.append((step, imagined, execute(double, obs, agent.to_environment(planned))))
+            actions, memory = actor.decide(memory)
             rows.append([obs, 0.0, env.unwrapped.data.qpos.copy()])
             obs, reward, terminated, truncated, _ = env.step(agent.to_environment(actions[0]))
             rows[-1][1] = reward
             bar.update(step + 1)
             if terminated or truncated:
                 break
-            contexts = decider.extend(
-                contexts, actions, np.float32([reward]), np.float32(obs)[None]
-            )
+            memory = actor.observe(memory, actions, np.float32([reward]), np.float32(obs)[None])
     return rows, plans
 
 
-def best_plan(
-    decider: planner.Decider, contexts: context_lib.Context, key: jax.Array
-) -> tuple[np.ndarray, ...]:
-    """Find the candidate of the largest weight, for one environment.
+def best_plan(plans: forward.Plan, horizon: int) -> tuple[np.ndarray, ...]:
+    """Find the candidate of the largest weight.
+
+    Args:
+        plans: of one environment, with a leading axis 1.
+        horizon: h, steps to keep; at the start of an episode there are more.
 
     Returns:
-        Its actions [h, A] in [-1, 1], imagined states [h, S], rewards [h] and values [h]; at the
-        start of an episode the first h of more.
+        Its actions [h, A] in [-1, 1], imagined states [h, S], rewards [h] and values [h].
     """
-    plan = jax.tree.map(lambda x: np.asarray(x[0]), decider.explain(contexts, key))
-    best, horizon = int(np.argmax(plan.weights)), decider.config.horizon
+    plan = jax.tree.map(lambda x: np.asarray(x[0]), plans)
+    best = int(np.argmax(plan.weights))
     parts = plan.candidates, plan.rollout.states, plan.rollout.rewards, plan.values
     return tuple(part[best, :horizon] for part in parts)
 

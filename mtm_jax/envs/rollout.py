@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
@@ -22,16 +22,21 @@ class Episodes(NamedTuple):
     final_successes: np.ndarray | None = None  # [E] bool
 
 
-class Actor(NamedTuple):
-    """A batched policy with explicit memory.
+class Actor(Protocol):
+    """What a rollout asks of a batched policy; its memory is a value that goes in and comes out.
 
-    begin(obs) -> (actions, memory): the first actions of E episodes.
-    act(memory, actions, rewards, obs) -> (actions, memory): `actions` as they were executed.
-    Observations are [E, S]; actions are [E, A] in [-1, 1].
+    Observations are [E, S], rewards [E], actions [E, A] in [-1, 1].
     """
 
-    begin: Callable[[np.ndarray], tuple[np.ndarray, Any]]
-    act: Callable[[Any, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, Any]]
+    def begin(self, obs: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Choose the first actions of E episodes; return them and the memory."""
+        ...
+
+    def act(
+        self, memory: Any, actions: np.ndarray, rewards: np.ndarray, obs: np.ndarray
+    ) -> tuple[np.ndarray, Any]:
+        """Choose the next ones, after `actions` as executed; return them and the memory."""
+        ...
 
 
 def rollout(

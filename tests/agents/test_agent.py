@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtm_jax.agents import actors, model_files
-from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.agents import acting, model_files, pretrained
+from mtm_jax.agents import agent as agent_lib
+from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint
 from mtm_jax.planning import context as context_lib
@@ -64,7 +65,7 @@ def test_reset_forgets_the_episode(policy):
 
 
 def test_the_batched_actor_equals_the_policy_step_by_step(agent, policy):
-    actor = agent.actor("rcbc", 1.0)
+    actor = acting.make_actor(agent, "rcbc")
     actions, memory = actor.begin(OBS[0])
     batched = [actions]
     for t in range(1, 8):
@@ -78,8 +79,8 @@ def test_the_batched_actor_equals_the_policy_step_by_step(agent, policy):
 def test_models_that_act_together_act_as_each_does_alone(agent):
     other = dataclasses.replace(agent, params=jax.tree.map(lambda x: 0.5 * x, agent.params))
     agents, rows = (agent, other), slice(0, 2)
-    together = actors.group_actor(agents, "rcbc", 1.0)
-    each = [one.actor("rcbc", 1.0) for one in agents]
+    together = acting.make_group_actor(agents)
+    each = [acting.make_actor(one) for one in agents]
     obs, rewards = np.concatenate([OBS[:, rows]] * 2, 1), np.concatenate([REWARDS[:, rows]] * 2, 1)
     found, memory = together.begin(obs[0])
     starts = [actor.begin(OBS[0, rows]) for actor in each]
@@ -98,12 +99,27 @@ def test_models_that_act_together_act_as_each_does_alone(agent):
 def test_models_of_other_data_do_not_act_together(agent):
     other = dataclasses.replace(agent, history=agent.history - 1)
     with pytest.raises(UserError, match="of one configuration and data set"):
-        actors.group_actor((agent, other), "rcbc", 1.0)
+        acting.make_group_actor((agent, other))
 
 
 def test_a_target_fraction_asks_for_another_return(agent, policy):
-    assert agent.target_return(0.5) == pytest.approx(0.5 * agent.returns.best)
+    best, mean = agent.returns.best, agent.returns.mean
+    assert agent.target_return(1.0) == best
+    assert agent.target_return(0.0) == pytest.approx(mean)
+    assert agent.target_return(0.5) == pytest.approx(0.5 * (best + mean))
     assert (play(agent.policy(target_fraction=-9.0), steps=2) != play(policy, steps=2)).any()
+
+
+def test_a_larger_fraction_asks_for_more_whatever_the_sign_of_the_returns(agent):
+    negative = dataclasses.replace(agent, returns=pretrained.ReturnSummary(best=-50.0, mean=-200.0))
+    asked = [negative.target_return(fraction) for fraction in (0.0, 0.5, 1.0, 2.0)]
+    assert asked == [-200.0, -125.0, -50.0, 100.0]
+
+
+@pytest.mark.parametrize("fraction", [np.nan, np.inf, -np.inf])
+def test_a_target_that_is_not_finite_is_refused(agent, fraction):
+    with pytest.raises(UserError, match=f"target_fraction is {fraction}; give a finite number"):
+        agent.policy(target_fraction=fraction)
 
 
 def test_behaviour_cloning_has_no_target(agent):
@@ -130,6 +146,7 @@ def test_policies_of_one_agent_compile_once(agent, monkeypatch):
         return extend(*args, **kwargs)
 
     monkeypatch.setattr(context_lib, "extend", counting_extend)
+    acting.compiled_windows.cache_clear()
     fresh = dataclasses.replace(agent, model=agent.model._replace(apply=counting))
     first, second = (play(fresh.policy(target_fraction=f), steps=3) for f in (1.0, -9.0))
     assert (first != second).any()
@@ -152,8 +169,18 @@ def test_a_seed_without_a_distribution_is_refused(agent):
         (np.zeros((1, 11)), 0.0, r"shape \(1, 11\)"),
         (np.full(11, np.nan), 0.0, "not finite: dimension 0 is nan"),
         (np.where(np.arange(11) == 4, np.inf, 0.0), 0.0, "dimension 4 is inf"),
+        ((np.zeros(11), {}), 0.0, r"a pair \(obs, info\).*pass obs alone"),
+        ({"observation": np.zeros(11)}, 0.0, "a dictionary with the keys observation"),
+        (["a"] * 11, 0.0, "dtype <U1; pass an array of real numbers"),
+        (np.zeros(11, complex), 0.0, "dtype complex128"),
+        (np.full(11, None), 0.0, "dtype object"),
+        ([[0.0] * 5, [0.0] * 6], 0.0, "cannot be read as an array"),
         (np.zeros(11), None, "no reward after the first step"),
-        (np.zeros(11), np.nan, "reward nan"),
+        (np.zeros(11), np.nan, "reward is nan"),
+        (np.zeros(11), np.ones(2), r"reward has shape \(2,\); pass the one number"),
+        (np.zeros(11), np.ones((0,)), r"reward has shape \(0,\)"),
+        (np.zeros(11), "1.0", "the reward is of type str"),
+        (np.zeros(11), {"reward": 1.0}, "the reward is a dictionary"),
     ],
 )
 def test_what_cannot_be_read_is_refused_and_forgotten(policy, obs, reward, says):
@@ -165,13 +192,49 @@ def test_what_cannot_be_read_is_refused_and_forgotten(policy, obs, reward, says)
     np.testing.assert_array_equal(policy.act(OBS[1, 0], REWARDS[1, 0]), expected[1])
 
 
+def test_a_reward_may_come_in_an_array_of_one(policy):
+    expected = play(policy, steps=2)
+    policy.reset()
+    policy.act(OBS[0, 0])
+    found = policy.act(OBS[1, 0], np.full((1, 1), REWARDS[1, 0]))
+    np.testing.assert_array_equal(found, expected[1])
+
+
+@pytest.mark.parametrize("method", ["rcbc", "m3pc_m"])
+def test_observations_of_a_batch_are_read_before_anything_is_decided(agent, method):
+    actor, broken = acting.make_actor(agent, method), OBS[1].copy()
+    broken[1, 4] = np.nan
+    sentence = "observation of environment 1 is not finite: dimension 4 is nan"
+    memory = actor.start(OBS[0])
+    with pytest.raises(UserError, match=sentence):
+        actor.start(broken)
+    with pytest.raises(UserError, match=sentence):
+        actor.act(memory, np.zeros((3, 3)), REWARDS[1], broken)
+    for shape in ((2, 4), (11,), (2, 1, 11)):
+        with pytest.raises(UserError, match="observations have shape .*; Hopper-v. has .11,."):
+            actor.begin(np.zeros(shape, np.float32))
+
+
+def test_a_method_that_does_not_plan_takes_no_plan(agent):
+    with pytest.raises(UserError, match="rcbc does not plan, and a plan was given"):
+        agent.policy("rcbc", plan=PlanConfig())
+    with pytest.raises(UserError, match="bc does not plan, and a world model was given"):
+        acting.make_actor(agent, "bc", world=agent)
+
+
+def test_a_second_episode_draws_anew(agent):
+    policy = agent.policy(seed=0)
+    first, second = play(policy, steps=2), play(policy, steps=2)
+    assert (first != second).all()
+
+
 def test_a_reward_before_the_first_action_is_refused(policy):
     with pytest.raises(UserError, match="got a reward in the first step"):
         policy.act(OBS[0, 0], 1.0)
 
 
 def test_other_prompts_are_no_policies(agent):
-    for make in (agent.policy, lambda prompt: agent.actor(prompt, 1.0)):
+    for make in (agent.policy, lambda method: acting.make_actor(agent, method)):
         with pytest.raises(
             UserError, match="'fd' is not a policy; choose one of bc, rcbc, m3pc_m, m3pc_q"
         ):
@@ -247,9 +310,9 @@ def test_the_last_checkpoint_is_loaded(agent, tiny_run):
 
 
 def test_the_description_survives_json(agent):
-    described = json.loads(json.dumps(agent_lib.describe(agent)))
+    described = json.loads(json.dumps(pretrained.describe(agent)))
     assert model_files.config_from_dict(described["model_config"]) == agent.model.config
-    assert agent_lib.info_from_json(described["info"]) == agent.info
+    assert pretrained.info_from_json(described["info"]) == agent.info
 
 
 def test_missing_runs_and_checkpoints_are_refused(tiny_run, tmp_path):

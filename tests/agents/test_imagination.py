@@ -3,15 +3,12 @@
 import types
 
 import gymnasium
-import jax
 import numpy as np
 import pytest
 from matplotlib import collections, image
 
 from mtm_jax import tokens
-from mtm_jax.agents import imagination, planner
-from mtm_jax.agents import pretrained as agent_lib
-from mtm_jax.config import PlanConfig
+from mtm_jax.agents import acting, imagination, planner, pretrained
 from mtm_jax.errors import UserError
 from mtm_jax.planning import forward, proposals
 from mtm_jax.plots import imagination_figures
@@ -25,29 +22,29 @@ def open_loop(t, scale):
     return scale * np.sin(0.3 * t + np.arange(3.0)).astype(np.float32)
 
 
-class FakeDecider:
-    """Plans `open_loop`, in candidate 1 of 3; a context is the step and the observation."""
+class FakeActor:
+    """Plans `open_loop`, in candidate 1 of 3; its memory is the step and the observation."""
 
     def __init__(self, scale=0.3, env_id="Hopper-v5"):
-        self.scale, self.config = scale, PlanConfig(history=2, horizon=HORIZON)
+        self.scale = scale
         self.agent = types.SimpleNamespace(
             info=types.SimpleNamespace(env_id=env_id),
             stats={"states": tokens.identity_stats(11)},
             to_environment=np.asarray,
         )
 
-    def begin(self, obs):
+    def start(self, obs):
         return 0, np.asarray(obs)
 
-    def extend(self, context, actions, rewards, obs):
+    def observe(self, memory, actions, rewards, obs):
         assert (actions.shape, rewards.dtype, obs.dtype) == ((1, 3), np.float32, np.float32)
-        return context[0] + 1, obs
+        return memory[0] + 1, obs
 
-    def decide(self, context, key):
-        return open_loop(context[0], self.scale)[None]
+    def decide(self, memory):
+        return open_loop(memory[0], self.scale)[None], memory
 
-    def explain(self, context, key):
-        (t, obs), n = context, np.arange(HORIZON + 2)  # longer, as at the start of an episode
+    def explain(self, memory):
+        (t, obs), n = memory, np.arange(HORIZON + 2)  # longer, as at the start of an episode
         actions = np.stack([open_loop(t + i, self.scale) for i in n])
         states = obs + IMAGINED * n[:, None]
         weights = np.array([0.1, 0.6, 0.3])
@@ -62,13 +59,13 @@ class FakeDecider:
 
 @pytest.fixture(scope="module")
 def recording():
-    return imagination.record(FakeDecider(), steps=12, seed=SEED, every=3)
+    return imagination.record(FakeActor(), steps=12, seed=SEED, every=3, horizon=HORIZON)
 
 
 @pytest.fixture(scope="module")
 def fallen():
     """Full strength fells the hopper within a few steps."""
-    return imagination.record(FakeDecider(1.0), steps=100, seed=SEED, every=1)
+    return imagination.record(FakeActor(1.0), steps=100, seed=SEED, every=1, horizon=HORIZON)
 
 
 def test_the_episode_is_the_environments_own(recording):
@@ -133,18 +130,16 @@ PLAN_FIELDS = ("starts", "lengths", "imagined_states", "imagined_rewards", "imag
 )
 
 
-def test_a_decider_of_a_trained_run_is_recorded(tiny_run):
-    agent = agent_lib.load(tiny_run)
+def test_an_actor_of_a_trained_run_is_recorded(tiny_run):
+    agent = pretrained.load(tiny_run)
     plan = planner.plan_config("m3pc_m", candidates=5, history=2, horizon=3)
-    decider = planner.Decider(agent, plan)
-    found = imagination.record(decider, steps=4, seed=SEED, every=1)
+    actor = acting.make_actor(agent, "m3pc_m", plan=plan, seed=SEED)
+    found = imagination.record(actor, steps=4, seed=SEED, every=1, horizon=3)
     assert found.imagined_states.shape == found.real_states.shape == (4, 3, 11)
     np.testing.assert_allclose(found.imagined_states[:, 0], found.observations, rtol=1e-6)
     np.testing.assert_array_equal(found.real_states[:, 0], found.observations)
     np.testing.assert_allclose(found.scale, agent.stats["states"].std)
-    contexts = decider.begin(np.float32(found.observations[:1]))
-    key = jax.random.fold_in(jax.random.key(SEED), 0)
-    plan = decider.explain(contexts, key)
+    plan = actor.explain(actor.start(np.float32(found.observations[:1])))
     best = int(np.argmax(plan.weights[0]))
     np.testing.assert_allclose(found.imagined_rewards[0], plan.rollout.rewards[0, best, :3])
     env = gymnasium.make("Hopper-v5")
@@ -162,12 +157,14 @@ def test_a_decider_of_a_trained_run_is_recorded(tiny_run):
 )
 def test_numbers_out_of_range_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
-        imagination.record(FakeDecider(), seed=0, **settings)
+        imagination.record(FakeActor(), seed=0, horizon=HORIZON, **settings)
 
 
 def test_an_environment_without_a_simulator_state_in_view_is_refused():
     with pytest.raises(UserError, match="door_dense cannot be shown, only those of hopper"):
-        imagination.record(FakeDecider(env_id="AdroitHandDoor-v1"), steps=5, seed=0, every=1)
+        imagination.record(
+            FakeActor(env_id="AdroitHandDoor-v1"), steps=5, seed=0, every=1, horizon=HORIZON
+        )
 
 
 def segments(axis):

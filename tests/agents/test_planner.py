@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtm_jax.agents import planner
-from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.agents import acting, planner
+from mtm_jax.agents import agent as agent_lib
 from mtm_jax.config import CriticConfig, PlanConfig
 from mtm_jax.errors import UserError
 from mtm_jax.planning import forward, proposals
@@ -36,10 +36,9 @@ def observations(seed, count=2):
 @pytest.mark.parametrize("method", planner.GUIDANCE)
 def test_a_policy_plans_like_the_batched_actor(agent, method):
     plan = planner.plan_config(method, **SMALL)
-    actor = planner.actor(agent, plan, seed=3)
+    actor = acting.make_actor(agent, method, plan=plan)
     actions, memory = actor.begin(observations(0, 1))
     policy = agent.policy(method, plan=plan)
-    policy._key = jax.random.key(3)  # the actor's candidates
     np.testing.assert_allclose(
         policy.act(observations(0, 1)[0]), agent.to_environment(actions[0]), rtol=1e-5
     )
@@ -71,12 +70,17 @@ def test_a_critic_is_asked_for_its_least_value(agent):
     np.testing.assert_allclose(found, np.minimum(*values))
 
 
-def test_a_plan_has_the_discount_of_the_critic_that_guides_it(agent):
-    for plan in (planner.plan_config("m3pc_q"), agent.policy("m3pc_q")._decider.config):
-        assert planner.Decider(agent, plan).config.discount == 0.9
-    named = planner.plan_config("m3pc_q", discount=0.5)
-    assert planner.Decider(agent, named).config.discount == 0.5
-    assert planner.Decider(agent, planner.plan_config("m3pc_m")).config.discount == 0.99
+def test_a_plan_has_the_discount_of_the_critic_that_guides_it(agent, monkeypatch):
+    def discount(method, **settings):
+        plan = planner.plan_config(method, **settings) if settings else None
+        acting.make_actor(agent, method, plan=plan)
+        return made[-1].discount
+
+    made = []
+    monkeypatch.setattr(planner, "compiled_planner", lambda model, plan, *_: made.append(plan))
+    assert discount("m3pc_q") == discount("m3pc_q", **SMALL) == 0.9
+    assert discount("m3pc_q", discount=0.5) == 0.5
+    assert discount("m3pc_m", **SMALL) == 0.99
 
 
 def test_a_seed_explores(agent):
@@ -97,30 +101,26 @@ def test_a_world_model_of_another_task_is_refused(agent):
     with pytest.raises(
         UserError, match=f"env_id is Walker2d-v5, the policy's is {agent.info.env_id}"
     ):
-        planner.Decider(agent, PlanConfig(**SMALL), world=other)
+        acting.make_actor(agent, "m3pc_m", plan=PlanConfig(**SMALL), world=other)
 
 
 def test_a_utility_that_is_not_finite_stops_and_is_traced_to_its_cause(agent):
     broken = jax.tree.map(lambda x: x * jnp.nan, agent.critic.params)
-    critic = agent.critic._replace(params=broken)
-    decider = planner.Decider(
-        dataclasses.replace(agent, critic=critic), PlanConfig("critic", **SMALL)
-    )
-    contexts = decider.begin(jnp.asarray(observations(0)))
+    spoiled = dataclasses.replace(agent, critic=agent.critic._replace(params=broken))
+    actor = acting.make_actor(spoiled, "m3pc_q", plan=PlanConfig("critic", **SMALL))
     with pytest.raises(UserError) as error:
-        decider.decide(contexts, jax.random.key(0))
+        actor.begin(observations(0))
     assert "environment 0 at step 0: the utility of candidate 0 of 6 is nan" in str(error.value)
     assert "its value of step 1 of the horizon is nan" in str(error.value)
 
 
 def test_the_candidate_that_fails_is_named_with_what_its_utility_was_made_of(agent):
     """Candidate 3 of environment 1; the reward of the last step has no part in any utility."""
-    decider = planner.Decider(agent, PlanConfig(**SMALL))
     numbers = {name: np.zeros((2, 6, 4)) for name in ("rewards", "returns", "values")}
     utilities, states = np.zeros((2, 6)), np.zeros((2, 6, 4, 11))
     utilities[1, 3] = numbers["values"][1, 3, 2] = numbers["rewards"][1, 3, 3] = np.inf
     numbers["values"][0, 3, 1] = np.nan  # of another environment
-    plan = forward.Plan(
+    plans = forward.Plan(
         action=np.zeros((2, 3)),
         candidates=np.zeros((2, 6, 4, 3)),
         rollout=proposals.Rollout(states, numbers["rewards"], numbers["returns"]),
@@ -129,31 +129,17 @@ def test_the_candidate_that_fails_is_named_with_what_its_utility_was_made_of(age
         weights=utilities,
         length=np.full(2, 4),
     )
-    decider._planner = forward.Planner(
-        lambda *_: (plan.action, np.array([True, False])), lambda *_, **__: plan
+    failing = forward.Planner(
+        lambda *_: (plans.action, np.array([True, False])), lambda *_, **__: plans
     )
-    contexts = decider.begin(observations(0))
+    contexts = acting.compiled_windows(3, 8, 4).begin(observations(0))
+    decider = planner.decider_of(failing, PlanConfig(**SMALL), None, jnp.zeros(()))
     sentence = (
         "environment 1 at step 0: the utility of candidate 3 of 6 is inf, because its value of "
         "step 3 of the horizon is inf"
     )
     with pytest.raises(UserError, match=sentence):
         decider.decide(contexts, jax.random.key(0))
-
-
-def test_observations_that_cannot_be_read_are_refused_in_batches_too(agent):
-    actor = planner.actor(agent, PlanConfig(**SMALL))
-    broken = observations(1)
-    broken[1, 4] = np.nan
-    sentence = "observation of environment 1 is not finite: dimension 4 is nan"
-    with pytest.raises(UserError, match=sentence):
-        actor.begin(broken)
-    contexts = planner.Decider(agent, PlanConfig(**SMALL)).begin(observations(0))
-    with pytest.raises(UserError, match=sentence):
-        actor.act((contexts, 1), np.zeros((2, 3)), np.zeros(2, np.float32), broken)
-    for shape in ((2, 4), (11,), (2, 1, 11)):
-        with pytest.raises(UserError, match="observations have shape .*; Hopper-v. has .11,."):
-            actor.begin(np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize(

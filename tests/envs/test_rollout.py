@@ -1,5 +1,7 @@
 """Episodes stepped together equal episodes stepped one by one."""
 
+from types import SimpleNamespace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ def make_actor(seen=None):
             seen.append((memory, obs.dtype, rewards.dtype, obs.shape))
         return choose(obs, actions, rewards[:, None]), memory + 1
 
-    return rollout.Actor(begin, act)
+    return SimpleNamespace(begin=begin, act=act)
 
 
 def run_alone(seed):
@@ -83,7 +85,7 @@ def test_progress_counts_steps_and_running_episodes():
 
 
 def test_a_time_limit_ends_an_episode():
-    still = rollout.Actor(
+    still = SimpleNamespace(
         begin=lambda obs: (np.zeros((len(obs), 6)), None),
         act=lambda memory, actions, rewards, obs: (np.zeros((len(obs), 6)), None),
     )
@@ -118,8 +120,8 @@ class Scripted(gymnasium.Env):
 def run_scripts(monkeypatch, *scripts):
     envs = gymnasium.vector.SyncVectorEnv([lambda s=s: Scripted(s) for s in scripts])
     monkeypatch.setattr(rollout.make, "make_vec", lambda *args, **kwargs: envs)
-    still = rollout.Actor(
-        lambda obs: (obs, None), lambda memory, actions, rewards, obs: (obs, None)
+    still = SimpleNamespace(
+        begin=lambda obs: (obs, None), act=lambda memory, actions, rewards, obs: (obs, None)
     )
     return rollout.rollout("scripted", still, len(scripts), 0)
 

@@ -43,8 +43,8 @@ def test_a_run_that_is_its_own_world_changes_nothing(tiny_run, tmp_path):
 
 def test_longer_horizons_take_their_room_from_the_history(tiny_run):
     config = settings(tiny_run, study="horizon")
-    agent = ablation.agent_lib.load(tiny_run)
-    fitted = [ablation.fit(plan, agent) for _, _, plan in ablation.plans(config)]
+    agent = ablation.pretrained.load(tiny_run)
+    fitted = [ablation.fit(plan, agent) for _, _, plan in ablation.variants_of(config)]
     window = agent.model.config.window
     assert [p.history for p in fitted] == [min(4, window - p.horizon) for p in fitted]
 
@@ -52,7 +52,7 @@ def test_longer_horizons_take_their_room_from_the_history(tiny_run):
 def test_every_study_has_values_that_plans_take():
     for study in ablation.STUDIES:
         config = settings("unused", study=study, methods="('m3pc_m','m3pc_q')")
-        assert len(ablation.plans(config)) == 2 * len(ablation.STUDIES[study])
+        assert len(ablation.variants_of(config)) == 2 * len(ablation.STUDIES[study])
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_every_study_has_values_that_plans_take():
 )
 def test_studies_that_cannot_be_are_refused(overrides, sentence):
     with pytest.raises(UserError, match=sentence):
-        ablation.plans(settings("unused", **overrides))
+        ablation.variants_of(settings("unused", **overrides))

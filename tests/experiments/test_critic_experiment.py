@@ -12,8 +12,7 @@ import pytest
 from experiments import critic
 from experiments.runtime import cli, runs
 from experiments.training import build, named_run
-from mtm_jax.agents import critic_files
-from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.agents import critic_files, pretrained
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, metrics, records
 from mtm_jax.training import iql
@@ -53,16 +52,16 @@ def started(tiny_config, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pretrained(drawn_run):
+def pretrained_run(drawn_run):
     """A run with a checkpoint, of parameters as they are drawn."""
     return drawn_run
 
 
 @pytest.fixture(scope="module")
-def with_critic(pretrained, tmp_path_factory):
+def with_critic(pretrained_run, tmp_path_factory):
     """The same run with a finished critic."""
     folder = tmp_path_factory.mktemp("with_critic") / "run"
-    shutil.copytree(pretrained, folder)
+    shutil.copytree(pretrained_run, folder)
     critic.main(settings(folder))
     return folder
 
@@ -73,9 +72,9 @@ def copied(with_critic, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_critic_is_saved_beside_what_the_run_holds(with_critic, pretrained):
+def test_a_critic_is_saved_beside_what_the_run_holds(with_critic, pretrained_run):
     files = listing(with_critic)
-    assert {k: v for k, v in files.items() if k.parts[0] != "critic"} == listing(pretrained)
+    assert {k: v for k, v in files.items() if k.parts[0] != "critic"} == listing(pretrained_run)
     rows = records.read_jsonl(with_critic / "critic" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [10, 20, 30]
     names = ("q_loss", "v_loss", "q_mean", "v_mean", "advantage_std")
@@ -83,8 +82,8 @@ def test_a_critic_is_saved_beside_what_the_run_holds(with_critic, pretrained):
     assert rows[-1]["critic/q_loss"] < rows[0]["critic/q_loss"]
 
 
-def test_an_agent_brings_the_critic_of_its_run(with_critic, pretrained):
-    agent = agent_lib.load(with_critic)
+def test_an_agent_brings_the_critic_of_its_run(with_critic, pretrained_run):
+    agent = pretrained.load(with_critic)
     found = agent.require_critic()
     assert (found.step, found.config.hidden, found.config.total_steps) == (30, (8,), 30)
     for name, value in (("mean", found.stats.mean), ("std", found.stats.std)):
@@ -92,9 +91,9 @@ def test_an_agent_brings_the_critic_of_its_run(with_critic, pretrained):
     obs, actions = np.zeros((5, 11), np.float32), np.zeros((5, 3), np.float32)
     assert iql.q_values(found.params, found.stats, obs, actions).shape == (2, 5)
     assert iql.v_values(found.params, found.stats, obs).shape == (5,)
-    agent = agent_lib.load(pretrained)
+    agent = pretrained.load(pretrained_run)
     assert agent.critic is None
-    with pytest.raises(UserError, match=f"has no critic; train one.*--config.run={pretrained}"):
+    with pytest.raises(UserError, match=f"has no critic; train one.*--config.run={pretrained_run}"):
         agent.require_critic()
 
 
@@ -107,7 +106,7 @@ def test_the_same_command_says_that_a_critic_is_finished_and_changes_nothing(cop
 
 def test_more_steps_continue_a_finished_critic(copied):
     critic.main(settings(copied, critic__steps=40))
-    assert agent_lib.load(copied).require_critic().step == 40
+    assert pretrained.load(copied).require_critic().step == 40
     rows = records.read_jsonl(copied / "critic" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [10, 20, 30, 40]
 
@@ -124,7 +123,7 @@ def test_other_settings_do_not_touch_a_critic(copied):
 def test_a_damaged_critic_is_named(copied):
     shutil.rmtree(copied / "critic" / "checkpoints" / "30" / "model")
     with pytest.raises(UserError, match=r"critic/checkpoints/30 cannot be read"):
-        agent_lib.load(copied)
+        pretrained.load(copied)
 
 
 def test_an_interrupted_critic_ends_bit_for_bit_like_an_undisturbed_one(
@@ -169,11 +168,11 @@ def test_wrong_settings_leave_the_run_as_it_is(started, overrides, says):
 
 
 @pytest.fixture
-def pair(pretrained, tmp_path):
+def pair(pretrained_run, tmp_path):
     """Two runs of different seeds."""
     for seed in range(2):
         folder = tmp_path / f"seed{seed}"
-        shutil.copytree(pretrained, folder)
+        shutil.copytree(pretrained_run, folder)
         config = json.loads((folder / "config.json").read_text()) | {"seed": seed}
         (folder / "config.json").write_text(json.dumps(config))
     return tmp_path
@@ -182,7 +181,7 @@ def pair(pretrained, tmp_path):
 def test_critics_of_several_runs_end_as_each_does_alone(pair, with_critic):
     critic.main(settings(pair, seeds=2))
     ours, other, alone = (
-        agent_lib.load(folder).critic for folder in (pair / "seed0", pair / "seed1", with_critic)
+        pretrained.load(folder).critic for folder in (pair / "seed0", pair / "seed1", with_critic)
     )
     obs, action = np.ones((4, 11), np.float32), np.zeros((4, 3), np.float32)
     values, others, expected = (

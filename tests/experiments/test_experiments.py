@@ -13,7 +13,7 @@ import pytest
 from experiments import evaluate, pretrain
 from experiments.runtime import cli
 from experiments.training import pretrain_run
-from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.agents import agent as agent_lib
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, metrics, records, results

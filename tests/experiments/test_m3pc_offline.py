@@ -6,9 +6,8 @@ import shutil
 import pytest
 
 from experiments import m3pc_offline
-from experiments.runtime import cli
-from mtm_jax.agents import planner
-from mtm_jax.agents import pretrained as agent_lib
+from experiments.runtime import cli, plans
+from mtm_jax.agents import planner, pretrained
 from mtm_jax.config import CriticConfig
 from mtm_jax.errors import UserError
 from mtm_jax.io import records
@@ -39,13 +38,13 @@ def test_every_method_gets_a_row_with_its_plan(tiny_run, tmp_path):
 
 
 def test_rows_of_critic_guided_plans_say_which_critic_guided(tiny_run):
-    agent = agent_lib.load(tiny_run)
+    agent = pretrained.load(tiny_run)
     critic = iql.Critic(CriticConfig(discount=0.9), {}, agent.stats["states"], 7)
     agent = dataclasses.replace(agent, critic=critic)
-    guided = m3pc_offline.plan_settings(planner.plan_config("m3pc_q"), "", agent)
+    guided = plans.describe(planner.plan_config("m3pc_q"), "", agent)
     assert (guided["critic"]["discount"], guided["critic"]["step"]) == (0.9, 7)
     assert guided["plan"]["discount"] == 0.9
-    assert "critic" not in m3pc_offline.plan_settings(planner.plan_config("m3pc_m"), "", agent)
+    assert "critic" not in plans.describe(planner.plan_config("m3pc_m"), "", agent)
 
 
 @pytest.mark.parametrize(

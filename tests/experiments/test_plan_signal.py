@@ -13,7 +13,7 @@ from experiments.plan_signal import ranking as plan_signal_ranking
 from experiments.plan_signal import simulators as simulators_lib
 from experiments.runtime import cli
 from mtm_jax import tokens
-from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.agents import acting, planner, pretrained
 from mtm_jax.errors import UserError
 from mtm_jax.io import records
 from mtm_jax.planning import forward, proposals
@@ -25,7 +25,7 @@ N, HORIZON, AFTER, FIRST = 5, 3, 4, 4
 
 @pytest.fixture(scope="module")
 def agent(tiny_run):
-    return agent_lib.load(tiny_run)
+    return pretrained.load(tiny_run)
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +50,14 @@ def make_plan(candidates, states, rewards, utilities):
 class Oracle:
     """Plans random actions, and knows what they lead to: all of it, or the means only."""
 
-    def __init__(self, agent, simulators, moments, knows):
-        self.agent, self._knows, self._simulators = agent, knows, simulators
-        self._moments = {id(moment.context): moment for moment in moments}
+    def __init__(self, agent, simulators, moments, knows, seed=2):
+        self.seed, self.agent, self._knows, self._simulators = seed, agent, knows, simulators
+        self._moments = {id(moment.memory.contexts): moment for moment in moments}
 
-    def explain(self, context, key):
+    def explain(self, memory):
+        key = jax.random.fold_in(jax.random.key(self.seed), memory.decisions)
         candidates = np.asarray(jax.random.uniform(key, (N, HORIZON, 3), minval=-1.0))
-        moment = self._moments[id(context)]
+        moment = self._moments[id(memory.contexts)]
         real = simulators_lib.execute(self._simulators, moment, candidates, AFTER)
         if self._knows == "means":
             real = simulators_lib.Real(*(0.0 * x + x.mean(0) for x in real))
@@ -66,7 +67,7 @@ class Oracle:
 
 def rank(agent, simulators, moments, knows):
     oracle = Oracle(agent, simulators, moments, knows)
-    return plan_signal_ranking.ranking(oracle, simulators, moments, AFTER, seed=2)
+    return plan_signal_ranking.ranking(oracle, simulators, moments, AFTER)
 
 
 def test_a_perfect_world_explains_all_and_real_returns_rank_perfectly(agent, simulators, moments):
@@ -148,21 +149,21 @@ def test_the_error_of_the_slope_is_that_of_moments():
 
 
 def test_seeds_that_follow_each_other_share_no_episode_and_no_candidates(
-    agent, simulators, moments
+    agent, simulators, moments, monkeypatch
 ):
     started = [simulators_lib.Simulators(agent, 4, seed).observations() for seed in (0, 1)]
     assert len(np.unique(np.concatenate(started), axis=0)) == 8
-    drawn = []
+    seen, plan = [], planner.plan_config("m3pc_m", candidates=N, horizon=HORIZON)
 
-    class Recorder(Oracle):
-        def explain(self, context, key):
-            drawn.append(tuple(jax.random.key_data(key).tolist()))
-            return super().explain(context, key)
+    def record(plan, *_):
+        seen.append(plan.candidates)
+        return {"flat_utilities": 0.0, "flat_returns": 0.0}
 
+    monkeypatch.setattr(plan_signal_ranking, "compare", record)
     for seed in (2, 3):
-        oracle = Recorder(agent, simulators, moments, "means")
-        plan_signal_ranking.ranking(oracle, simulators, moments, 0, seed)
-    assert len(set(drawn)) == 2 * len(moments) > 2
+        actor = acting.make_actor(agent, "m3pc_m", plan=plan, seed=seed)
+        plan_signal_ranking.ranking(actor, simulators, moments[:1] * 2, 0)
+    assert len(np.unique(np.stack(seen), axis=0)) == len(seen) == 4
 
 
 def test_the_policy_that_goes_on_asks_for_the_fraction_of_the_plan(agent, monkeypatch, tiny_run):

@@ -22,8 +22,7 @@ import optax
 import pytest
 
 from mtm_jax import tokens
-from mtm_jax.agents import critic_files
-from mtm_jax.agents import pretrained as agent
+from mtm_jax.agents import critic_files, pretrained
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, manifest, trees
 from mtm_jax.training import iql
@@ -254,7 +253,7 @@ def test_an_agent_only_reads(tmp_path, monkeypatch):
     )
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="does not have a checkpoint"):
-        agent.load(tmp_path)
+        pretrained.load(tmp_path)
     assert opened == [{"read_only": True}]
 
 
@@ -533,7 +532,7 @@ def first_format(root, tmp_path):
 
 
 def test_a_run_of_the_first_format_loads(first_format):
-    found = agent.load(first_format)
+    found = pretrained.load(first_format)
     assert (found.step, found.history, found.model.config.window) == (2, 2, 4)
     assert (found.info.name, found.returns.best is not None) == ("custom-toy", True)
     assert found.require_critic().config.hidden == (4,)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.runtime import resume
-from mtm_jax.agents import pretrained as agent_lib
+from mtm_jax.agents import pretrained
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint
 from mtm_jax.models import trajectory_model as model
@@ -27,7 +27,7 @@ def run(root, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def agent(run):
-    return agent_lib.load(run)
+    return pretrained.load(run)
 
 
 def check(run, agent):
@@ -49,7 +49,7 @@ def test_the_same_passes_on_any_machine(run, agent):
     check(run, agent)
     check(run, with_model(agent, compute_dtype="bfloat16"))
     check(run, with_model(agent, remat=True))
-    returns = agent_lib.ReturnSummary(agent.returns.best * (1 + 1e-9), agent.returns.mean)
+    returns = pretrained.ReturnSummary(agent.returns.best * (1 + 1e-9), agent.returns.mean)
     rounded = jax.tree.map(lambda x: x * (1 + 1e-6), agent.stats)
     check(run, dataclasses.replace(agent, returns=returns, stats=rounded))
 
@@ -66,7 +66,7 @@ def test_another_width_or_modality_set_is_refused_with_both_values(run, agent):
 
 def test_other_data_are_refused_with_both_values(run, agent):
     info = dataclasses.replace(agent.info, name="other-toy", action_high=(2.0, 2.0))
-    returns = agent_lib.ReturnSummary(1.0, agent.returns.mean)
+    returns = pretrained.ReturnSummary(1.0, agent.returns.mean)
     said = refusal(run, dataclasses.replace(agent, info=info, returns=returns, history=1))
     for part in (
         *("data.name is 'custom-toy' there and 'other-toy' here", "history is 2 there and 1 here"),
@@ -98,4 +98,4 @@ def test_a_critic_of_another_run_is_not_loaded(run, agent, tmp_path):
     meta = json.loads(json.dumps(meta))
     checkpoint.Checkpoints(tmp_path / "run" / "critic").save(2, saved, {"step": 2}, meta)
     with pytest.raises(UserError, match=r"run/critic is of other data: stats\.states\.std is \["):
-        agent_lib.load(tmp_path / "run")
+        pretrained.load(tmp_path / "run")
