@@ -12,8 +12,10 @@ from jax import Array
 from mtm_jax import distributions
 from mtm_jax.types import ModalitySpec
 
-# A dimension that varies less than this is only centred: dividing would amplify rounding noise.
+# A dimension that varies by less than this, and by less than this share of its size, is only
+# centred: dividing would amplify rounding noise.
 MIN_SCALE = 1e-4
+_LEAST = 1e-30  # dividing by less leaves float32
 
 
 class Stats(flax.struct.PyTreeNode):
@@ -36,18 +38,26 @@ def compute_stats(values: Array) -> Stats:
     return Stats(mean=values.mean(0), std=values.std(0), min=values.min(0), max=values.max(0))
 
 
-def _scale(spread: Array) -> Array:
-    return jnp.where(spread < MIN_SCALE, 1.0, spread)
+def scale(stats: Stats) -> Array:
+    """Divide centred values by this to normalise them, [D]."""
+    return _or_one(stats, stats.std)
+
+
+def _or_one(stats: Stats, spread: Array) -> Array:
+    """Take the spread of each dimension, [D]; 1 where it is constant but for rounding."""
+    size = jnp.maximum(jnp.abs(stats.min), jnp.abs(stats.max))
+    constant = (spread < MIN_SCALE) & (spread <= MIN_SCALE * size)
+    return jnp.where(constant | (spread < _LEAST), 1.0, spread)
 
 
 def encode(stats: Stats, values: Array) -> Array:
     """Normalise raw values [..., D] to zero mean and unit variance."""
-    return (values - stats.mean) / _scale(stats.std)
+    return (values - stats.mean) / scale(stats)
 
 
 def decode(stats: Stats, tokens: Array) -> Array:
     """Invert `encode`."""
-    return tokens * _scale(stats.std) + stats.mean
+    return tokens * scale(stats) + stats.mean
 
 
 def encode_bins(stats: Stats, values: Array, bins: int) -> Array:
@@ -55,7 +65,7 @@ def encode_bins(stats: Stats, values: Array, bins: int) -> Array:
 
     Values outside [min, max] fall into the first or last bin.
     """
-    unit = (values - stats.min) / _scale(stats.max - stats.min)
+    unit = (values - stats.min) / _or_one(stats, stats.max - stats.min)
     index = jnp.clip(jnp.floor(unit * bins), 0, bins - 1).astype(jnp.int32)
     return jax.nn.one_hot(index, bins)
 

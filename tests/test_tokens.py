@@ -1,6 +1,7 @@
 """Tokens: raw values to model inputs and back."""
 
 import hypothesis
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,12 +52,36 @@ def test_a_constant_dimension_is_centred_and_not_amplified():
     np.testing.assert_array_equal(tokens.decode(stats, jnp.array([0.0])), [5.0])
 
 
+@pytest.mark.parametrize("unit", [1e-25, 1e-6, 1e-3, 1.0, 1e6])
+def test_values_of_any_unit_are_normalised(unit):
+    """What is small everywhere is small in its unit alone; it must not vanish at the input."""
+    raw = (unit * RAW.astype(np.float64)).astype(np.float32)
+    stats = jax.tree.map(jnp.float32, tokens.compute_stats(raw.astype(np.float64)))
+    encoded = tokens.encode(stats, raw)
+    np.testing.assert_allclose(encoded.std(0), 1.0, rtol=1e-4)
+    np.testing.assert_allclose(tokens.decode(stats, encoded), raw, rtol=1e-4, atol=1e-5 * unit)
+    bins = tokens.encode_bins(stats, raw, 16).argmax(-1)
+    assert len(np.unique(bins[:, 0])) > 8
+
+
+@pytest.mark.parametrize(
+    ("centre", "spread", "scaled"),
+    [(1.0, 2e-4, True), (1.0, 5e-5, False), (0.5, 9e-5, True), (100.0, 5e-5, False)],
+)
+def test_what_varies_little_for_its_size_is_only_centred(centre, spread, scaled):
+    values = jnp.float32(centre) + jnp.array([[-spread], [spread]])
+    stats = tokens.compute_stats(values)
+    assert (tokens.scale(stats)[0] != 1.0) == scaled
+
+
 @hypothesis.given(values=VALUES, bins=st.sampled_from([2, 16]))
 def test_bins_round_trip_within_half_a_bin(values, bins):
     stats = tokens.compute_stats(jnp.asarray(values))
     error = np.abs(tokens.decode_bins(stats, tokens.encode_bins(stats, values, bins)) - values)
     spread = np.asarray(stats.max - stats.min)
-    half_a_bin = np.where(spread < tokens.MIN_SCALE, spread, spread / bins / 2)
+    size = np.maximum(np.abs(stats.min), np.abs(stats.max))
+    constant = spread < np.minimum(tokens.MIN_SCALE, tokens.MIN_SCALE * size) + 1e-30
+    half_a_bin = np.where(constant, spread, spread / bins / 2)
     assert (error <= half_a_bin + 1e-6 * np.abs(values).max()).all()
 
 

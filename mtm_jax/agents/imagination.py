@@ -96,7 +96,6 @@ def record(actor: acting.Actor, steps: int, seed: int, every: int, horizon: int)
     starts, imagined, real = zip(*plans, strict=True)
     states, imagined_rewards, values = (np.stack(x) for x in zip(*imagined, strict=True))
     executed = Execution(*(np.stack(x) for x in zip(*real, strict=True)))
-    std = np.asarray(actor.agent.stats["states"].std)
     return Recording(
         env_id=env_id,
         observations=observations,
@@ -110,7 +109,7 @@ def record(actor: acting.Actor, steps: int, seed: int, every: int, horizon: int)
         real_rewards=executed.rewards,
         real_qpos=executed.qpos,
         lengths=executed.length,
-        scale=np.where(std < tokens.MIN_SCALE, 1.0, std),
+        scale=np.asarray(tokens.scale(actor.agent.stats["states"])),
     )
 
 

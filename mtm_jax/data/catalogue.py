@@ -155,7 +155,7 @@ def _metadata(folder: pathlib.Path) -> dict:
 
 def _env_id(dataset_id: str, metadata: dict) -> str:
     try:
-        return minari_metadata.describe("", metadata, None, dataset_id, "minari").env_id
+        return minari_metadata.describe("", metadata, None, dataset_id, "minari", []).env_id
     except UserError:
         return ""
 

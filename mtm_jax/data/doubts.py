@@ -13,6 +13,7 @@ from mtm_jax.types import DataInfo
 
 _LOG = logging.getLogger("mtm_jax")
 _PART = 4096  # rows that are looked at before all are
+CONSTANT = 1e-4  # tokens.MIN_SCALE, which would need jax: what varies less is not normalised
 _NEAR = 1e-3  # of the range between the bounds; clipping by so much changes nothing
 # Suite -> share of all action values, and of those of one dimension, that may lie beyond a bound.
 # The hand clips its actions itself, and people's demonstrations often exceed them.
@@ -27,13 +28,20 @@ _REAL_LIMIT = ("gymnasium", "walker")  # suites in which no demonstration runs o
 
 
 def warn(what: str, arrays: Mapping[str, np.ndarray], info: DataInfo) -> None:
-    """Say what the actions and terminals of checked data look like, where they look wrong.
+    """Say what actions, rewards and terminals of checked data look like, where it looks wrong.
 
     Args:
         what: the data, for messages.
-        arrays: actions [N, A], terminals [N] bool and lengths [episodes].
+        arrays: actions [N, A], rewards [N], terminals [N] bool and lengths [episodes].
         info: where the data come from.
     """
+    least, most = float(arrays["rewards"].min()), float(arrays["rewards"].max())
+    if 0 < most - least < CONSTANT * min(1.0, max(-least, most)):
+        _LOG.warning(
+            "%s: rewards lie between %.9g and %.9g and look constant to a model; subtract what "
+            "they have in common",
+            *(what, least, most),
+        )
     if whole_numbers(arrays["actions"]):
         _LOG.warning(
             "%s: every action is a whole number, as those of a discrete environment are; they are "

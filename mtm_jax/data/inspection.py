@@ -51,6 +51,7 @@ class Inspection:
         duplicates: episodes that repeat an earlier one exactly.
         short: episodes of fewer than `SHORT` steps.
         unknown_finals: episodes without the observation after their last step.
+        repeated_finals: episodes in which it repeats the last one.
     """
 
     info: DataInfo
@@ -74,13 +75,16 @@ class Inspection:
     duplicates: int
     short: int
     unknown_finals: int
+    repeated_finals: int
 
 
 def inspect(trajectories: Trajectories) -> Inspection:
     """Look through checked trajectories; values of modalities that are not there do not count."""
     data, info = trajectories, trajectories.info
     actions, observations = _there(data, "actions"), _there(data, "states")
-    terminal = data.terminals[np.cumsum(data.lengths) - 1]  # [episodes]
+    last = np.cumsum(data.lengths) - 1
+    terminal = data.terminals[last]  # [episodes]
+    repeated = (data.final_observations == data.observations[last]).all(axis=-1)
     timed_out = ~terminal & (data.lengths >= info.max_episode_steps)
     achieved, spec = returns(data), reference(info)
     return Inspection(
@@ -105,6 +109,7 @@ def inspect(trajectories: Trajectories) -> Inspection:
         duplicates=_duplicates(data),
         short=int((data.lengths < SHORT).sum()),
         unknown_finals=int(np.isnan(data.final_observations).all(axis=-1).sum()),
+        repeated_finals=int(repeated.sum()),
     )
 
 
@@ -123,6 +128,11 @@ def warnings(found: Inspection) -> list[str]:
         (
             found.unknown_finals,
             f"the observation after the last step is unknown in {episodes} of {found.episodes}",
+        ),
+        (
+            found.repeated_finals,
+            "the observation after the last step repeats the last one in "
+            f"{_counted(found.repeated_finals, 'episode')} of {found.episodes}, as if unknown",
         ),
     )
     return [sentence for holds, sentence in checks if holds]

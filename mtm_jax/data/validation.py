@@ -14,7 +14,7 @@ from mtm_jax.types import MODALITIES, DataInfo, Trajectories
 
 _LOG = logging.getLogger("mtm_jax")
 _DEMONSTRATED = ("adroit", "robomimic")  # suites whose demonstrations know no time limit
-_LEAST = 1e-30  # of the largest reward; float32 keeps 24 bits down to 1e-38
+_LEAST = 1e-26  # of an average reward; differences of 1e-4 of it can still be divided by
 _RANKS = {
     "observations": 2,
     "actions": 2,
@@ -52,6 +52,7 @@ def check(trajectories: Trajectories, clip_actions: bool = False) -> Trajectorie
     _check_finite(what, arrays)
     _check_endings(what, arrays)
     info = _with_time_limit(what, arrays["lengths"], trajectories.info)
+    _check_scale(what, trajectories.rewards, info.max_episode_steps)
     doubts.warn(what, arrays, trajectories.info)
     arrays["final_observations"] = doubts.without_resets(what, arrays)
     arrays["actions"] = doubts.clip(what, arrays["actions"], info, clip_actions)
@@ -77,18 +78,16 @@ def _typed(what: str, name: str, value: np.ndarray) -> np.ndarray:
         return _integer(what, name, array)
     with np.errstate(over="ignore"):  # what overflows is refused as infinite later
         typed = np.ascontiguousarray(array, np.float32)
-    if name == "rewards":
-        _check_scale(what, array)
     return typed
 
 
-def _check_scale(what: str, rewards: np.ndarray) -> None:
-    """Refuse rewards that float32 cannot tell from zero, or only with few digits."""
-    size = np.abs(rewards).max(initial=0.0)
-    if 0 < size < _LEAST:
+def _check_scale(what: str, rewards: np.ndarray, limit: int) -> None:
+    """Refuse rewards that float32 cannot tell from zero, on average over the time limit too."""
+    size, least = np.abs(np.asarray(rewards)).max(initial=0.0), _LEAST * limit
+    if 0 < size < least:
         raise UserError(
-            f"{what}: the largest reward is {size:.3g}, too small for float32; rewards must reach "
-            f"{_LEAST:g}, so multiply them by a constant"
+            f"{what}: the largest reward is {size:.3g}, too small for float32 under a time limit "
+            f"of {limit} steps; rewards must reach {least:.3g}, so multiply them by a constant"
         )
 
 

@@ -138,7 +138,7 @@ def asked_id(name: str) -> str | None:
     """
     match = _VERSIONED.fullmatch(name)
     spec = BASES.get(match["base"].lower()) if match else None
-    if spec is None:
+    if spec is None or not spec.env_ids:
         return None
     found = next((i for i in spec.env_ids if i.endswith(f"-v{match['version']}")), None)
     if found is None:

@@ -234,3 +234,16 @@ def test_float64_becomes_float32_and_actions_are_clipped(tmp_path, caplog):
 
 def test_an_episode_of_one_step_is_kept(tmp_path):
     assert d4rl.read(save(tmp_path, make_arrays((1, 7, 4)))).lengths.tolist() == [1, 7, 4]
+
+
+def test_trailing_axes_of_length_1_are_dropped(tmp_path):
+    arrays = make_arrays()
+    plain = d4rl.read(save(tmp_path, arrays))
+    wide = d4rl.read(save(tmp_path, {key: array[..., None] for key, array in arrays.items()}))
+    for key in ("observations", "actions", "rewards", "terminals", "final_observations", "lengths"):
+        np.testing.assert_array_equal(getattr(wide, key), getattr(plain, key))
+
+
+def test_rewards_are_looked_at_before_they_are_rounded(tmp_path):
+    with pytest.raises(UserError, match="largest reward is 1e-60, too small for float32"):
+        d4rl.read(save(tmp_path, make_arrays() | {"rewards": np.full(16, 1e-60)}))

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from mtm_jax import tokens
 from mtm_jax.data import doubts, own, validation
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo, Trajectories
@@ -63,6 +64,16 @@ def test_the_longest_of_a_custom_environment_may_be_terminal():
 )
 def test_actions_of_whole_numbers_are_noticed(actions, whole):
     assert doubts.whole_numbers(actions) == whole
+
+
+def test_rewards_that_look_constant_are_said(caplog):
+    assert doubts.CONSTANT == tokens.MIN_SCALE
+    varying = np.linspace(0.0, 1.0, 52)
+    for rewards in (varying, 1e-6 * varying, 1e6 + varying, np.full(52, 0.1), np.zeros(52)):
+        validation.check(make(rewards=rewards))
+    assert caplog.text == ""
+    validation.check(make(rewards=5.0 + 1e-5 * varying))
+    assert "rewards lie between 5 and 5.0000" in caplog.text and "look constant" in caplog.text
 
 
 def test_discrete_actions_are_said_or_refused(caplog):
@@ -145,9 +156,9 @@ def test_the_hand_clips_its_actions_itself():
         validation.check(door)
 
 
-@pytest.mark.parametrize("size", [1e-31, 1e-45, 1e-300])
+@pytest.mark.parametrize("size", [1e-26, 1e-45, 1e-300])
 def test_rewards_that_float32_cannot_tell_from_zero_are_refused(size):
-    with pytest.raises(UserError, match=f"largest reward is {size:.3g}, too small for float32"):
+    with pytest.raises(UserError, match=f"largest reward is {size:.3g}, too small .* of 20 steps"):
         validation.check(make(rewards=np.full(52, -size)))
-    assert validation.check(make(rewards=np.full(52, 2e-30))).rewards.min() > 0
+    assert validation.check(make(rewards=np.full(52, 3e-25))).rewards.min() > 0
     assert not validation.check(make(rewards=np.zeros(52))).rewards.any()

@@ -555,6 +555,33 @@ def test_the_environment_is_ours_that_reads_the_recorded_one(
     dataset, recorded, about, name, env_id
 ):
     metadata = {"env_spec": json.dumps({"id": recorded})}
-    info = minari_metadata.describe("x", metadata, about, dataset, "minari")
+    info = minari_metadata.describe("x", metadata, about, dataset, "minari", [])
     assert info.name == name
     assert info.env_id.startswith(env_id)
+
+
+def test_trailing_axes_of_length_1_are_dropped(written):
+    with edited(written) as file:
+        for k in range(3):
+            for key in ("rewards", "terminations", "truncations"):
+                replace(file, f"episode_{k}/{key}", file[f"episode_{k}/{key}"][()][:, None])
+    assert_same_data(minari.read(written), make())
+
+
+def test_rewards_are_looked_at_before_they_are_rounded(written):
+    with edited(written) as file:
+        for k, n in enumerate((4, 3, 5)):
+            replace(file, f"episode_{k}/rewards", np.full(n, 1e-60))
+    with pytest.raises(UserError, match="largest reward is 1e-60, too small for float32"):
+        minari.read(written)
+
+
+def test_actions_beyond_the_bounds_are_refused_unless_they_may_be_clipped(written):
+    with edited(written) as file:
+        for k, n in enumerate((4, 3, 5)):
+            replace(file, f"episode_{k}/actions", np.full((n, 3), 2.5))
+    with pytest.raises(
+        UserError, match="100% of the action values lie beyond the bounds of Hopper"
+    ):
+        minari.read(written)
+    assert (minari.read(written, clip_actions=True).actions == 1.0).all()

@@ -323,3 +323,54 @@ def test_files_that_may_not_be_read_say_so(tmp_path, monkeypatch):
             pass
     with pytest.raises(UserError, match="there is no file"):
         archives.open_file(tmp_path / "absent.npz")
+
+
+HOPPER = {"observations": np.zeros((16, 11)), "actions": np.zeros((16, 3))}
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "env_id"),
+    [
+        ("x.npz", "hopper", "Hopper-v5"),
+        ("x.npz", "Hopper-v4", "Hopper-v4"),
+        ("x.npz", "hopper-v4-mine", "Hopper-v4"),
+        ("Hopper-v4_mine.npz", None, "Hopper-v4"),
+        ("hopper-v2.npz", None, "Hopper-v5"),  # the second version of the data
+        ("Hopper-v4.npz", "Hopper-v5", "Hopper-v5"),
+    ],
+)
+def test_data_are_evaluated_in_the_version_of_their_name(tmp_path, file, name, env_id):
+    np.savez(tmp_path / file, **make("next_observations", **HOPPER))
+    assert own.read(tmp_path / file, name).info.env_id == env_id
+
+
+def test_a_version_that_is_not_here_is_refused(tmp_path):
+    arrays = make("next_observations", **HOPPER)
+    np.savez(tmp_path / "Hopper-v3.npz", **arrays)
+    for name in (None, "Hopper-v3-mine", "hopper-v6"):
+        with pytest.raises(
+            UserError, match="which is not here; write Hopper-v5 or Hopper-v4 or ho"
+        ):
+            own.read(tmp_path / "Hopper-v3.npz", name)
+    with pytest.raises(UserError, match="asks for version 3 of hopper"):
+        own.from_arrays(arrays, env="Hopper-v3")
+    with pytest.raises(UserError, match="called 'Hopper-v4-x' and env is 'hopper'; give env='Hop"):
+        own.from_arrays(arrays, "Hopper-v4-x", "hopper")
+    with pytest.raises(UserError, match="give env='Hopper-v4' if the data are from it"):
+        own.from_arrays(arrays, "Hopper-v4-x")
+
+
+def test_trailing_axes_of_length_1_are_dropped(tmp_path):
+    plain = own.from_arrays(make())
+    wide = {key: array[..., None] for key, array in make().items()}
+    np.savez(tmp_path / "x.npz", **wide)
+    for read in (own.from_arrays(wide), own.read(tmp_path / "x.npz")):
+        for key in ("observations", "actions", "rewards", "terminals", "final_observations"):
+            np.testing.assert_array_equal(getattr(read, key), getattr(plain, key))
+        assert read.lengths.tolist() == list(LENGTHS)
+
+
+def test_an_action_of_one_dimension_keeps_its_axis():
+    actions = np.linspace(-1, 1, 16)[:, None]
+    assert own.from_arrays(make(actions=actions)).actions.shape == (16, 1)
+    assert own.from_arrays(make(actions=actions[..., None])).actions.shape == (16, 1)

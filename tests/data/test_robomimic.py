@@ -264,3 +264,97 @@ def test_more_demonstrations_than_the_file_can_hold_are_refused(tmp_path):
             file[f"data/demo_{k}"] = file["data/demo_1"]
     with pytest.raises(UserError, match="low_dim_v141.hdf5 declares .* no compression reaches"):
         robomimic.read(path)
+
+
+def test_trailing_axes_of_length_1_are_dropped(tmp_path):
+    demo = make_demo(0, 4)
+    plain = robomimic.read(save(tmp_path, {0: demo}))
+    flags = {key: demo[key][:, None] for key in ("rewards", "dones")}
+    wide = robomimic.read(save(tmp_path, {0: demo | flags}))
+    for key in ("observations", "rewards", "terminals", "lengths"):
+        np.testing.assert_array_equal(getattr(wide, key), getattr(plain, key))
+
+
+def with_arguments(folder, arguments, demo=None):
+    path = save(folder, {0: make_demo(0, 30) if demo is None else demo}, env=None)
+    with h5py.File(path, "a") as file:
+        file["data"].attrs["env_args"] = arguments
+    return path
+
+
+def arguments(**settings):
+    return json.dumps({"env_name": "Lift", "type": 1, "env_kwargs": settings})
+
+
+@pytest.mark.parametrize("given", [5.0, "5", "{", '"Lift"', "[]", '{"env_name": 5}', "NaN"])
+def test_arguments_that_name_no_environment_are_refused(tmp_path, given):
+    with pytest.raises(
+        UserError, match="env_args of data is .*, which names no environment; write"
+    ):
+        robomimic.read(with_arguments(tmp_path, given), "lift-x")
+
+
+@pytest.mark.parametrize(
+    "controller",
+    [
+        {"type": "OSC_POSE", "control_delta": False},
+        {"body_parts": {"right": {"type": "OSC_POSE", "input_type": "absolute"}}},
+    ],
+)
+def test_absolute_actions_are_refused_unless_they_may_be_clipped(tmp_path, controller, caplog):
+    path = with_arguments(tmp_path, arguments(controller_configs=controller))
+    with pytest.raises(UserError, match="poses .(control_delta is False|input_type is absolute)"):
+        robomimic.read(path)
+    robomimic.read(path, clip_actions=True)
+    assert "unlike robomimic's own data" in caplog.text
+
+
+def test_absolute_actions_are_refused_also_where_nothing_names_them(tmp_path):
+    poses = np.tile([0.1, 0.1, 0.9, 3.0, -2.5, 1.5, 1.0], (30, 1))
+    path = save(tmp_path, {0: make_demo(0, 30, actions=poses)})
+    with pytest.raises(
+        UserError, match="43% of the action .* dimension 3 range from 3 to 3, and its"
+    ):
+        robomimic.read(path)
+    assert robomimic.read(path, clip_actions=True).actions[0, 3] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"control_freq": 10}, "control_freq 10 (not 20)"),
+        ({"robots": ["Sawyer"]}, "robots ['Sawyer'] (not 'Panda')"),
+        (
+            {"controller_configs": {"type": "JOINT_VELOCITY"}},
+            "controller 'JOINT_VELOCITY' (not 'OS",
+        ),
+        ({"robots": ["Panda"], "control_freq": 20, "controller_configs": "OSC_POSE default"}, ""),
+        (
+            {"robots": "Panda", "controller_configs": {"type": "OSC_POSE", "control_delta": True}},
+            "",
+        ),
+    ],
+)
+def test_what_is_unlike_robomimics_own_data_is_said(tmp_path, settings, says, caplog):
+    robomimic.read(with_arguments(tmp_path, arguments(**settings)))
+    assert says in caplog.text and bool(says) == ("unlike robomimic" in caplog.text)
+
+
+def test_a_demonstration_that_jumps_is_cut_there(tmp_path, caplog):
+    first, second = make_demo(1, 4, success=0), make_demo(2, 5)
+    joined = {key: np.concatenate([first[key], second[key]]) for key in first}
+    joined["dones"][3] = 0
+    path = save(tmp_path, {0: joined, 1: make_demo(3, 3)}, {"train": [0], "valid": [1]})
+    read = robomimic.read(path)
+    assert read.lengths.tolist() == [4, 5, 3]
+    assert read.train.tolist() == [True, True, False]
+    assert read.terminals[np.cumsum(read.lengths) - 1].tolist() == [False, True, True]
+    np.testing.assert_allclose(read.final_observations[:, 0], [104, 205, 303])
+    assert "demo_0: next_observations jump at 1 steps" in caplog.text
+
+
+def test_marks_that_are_not_used_are_named(tmp_path, caplog):
+    demo = make_demo(0, 3, timeouts=np.zeros(3), truncated=np.zeros(3))
+    robomimic.read(save(tmp_path, {0: demo}))
+    assert "not used: timeouts; dones say which steps succeed" in caplog.text
+    assert "may mean ends of episodes: truncated; rename" in caplog.text

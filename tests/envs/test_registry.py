@@ -108,3 +108,45 @@ def test_the_score_of_the_hand_counts_steps_at_the_goal():
     for name, steps in (("pen", 100), ("door", 200)):  # those of MTM's table A.2
         assert registry.ENVS[name].max_episode_steps == steps
         assert registry.normalized_score(registry.ENVS[name], np.array([61.0])) == [61.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "env_id", "level"),
+    [
+        ("Hopper-v4", "Hopper-v4", ""),
+        ("Hopper-v5-medium-replay", "Hopper-v5", "medium-replay"),
+        ("hopper-v5", "Hopper-v5", ""),
+        ("Walker2d-v4_mine", "Walker2d-v4", "mine"),
+        ("AdroitHandPen-v1-human", "AdroitHandPen-v1", "human"),
+        ("walker_run-v0", "mtm_jax/WalkerRun-v0", ""),
+    ],
+)
+def test_a_name_may_ask_for_a_version(name, env_id, level):
+    assert registry.asked_id(name) == env_id
+    assert registry.split_name(name) == (registry.spec_of_id(env_id), level)
+
+
+@pytest.mark.parametrize(
+    "name", ["hopper", "hopper-medium-v2", "hopper_medium-v2", "lift-v1", "x-v1"]
+)
+def test_a_version_of_data_is_none_of_an_environment(name):
+    assert registry.asked_id(name) is None
+
+
+@pytest.mark.parametrize("name", ["Hopper-v3", "hopper-v2-medium", "Hopper-v55", "HOPPER-v6"])
+def test_a_version_that_is_not_here_is_refused_with_what_to_write(name):
+    with pytest.raises(
+        UserError, match="of hopper, which is not here; write Hopper-v5 or Hopper-v4"
+    ):
+        registry.split_name(name)
+
+
+def test_builtin_data_are_of_one_version():
+    hopper = registry.ENVS["hopper"]
+    assert registry.parse_name("Hopper-v5-medium") == (hopper, "medium")
+    with pytest.raises(
+        UserError, match="asks for Hopper-v4, but .* in Hopper-v5; write hopper-med"
+    ):
+        registry.parse_name("Hopper-v4-medium")
+    with pytest.raises(UserError, match="unknown environment 'Hopper'.*did you mean hopper"):
+        registry.split_name("Hopper-v4", versions=False)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtm_jax import distributions, returns
+from mtm_jax import distributions, returns, tokens
 from mtm_jax.data import selection
 from mtm_jax.errors import UserError
 from mtm_jax.training import dataset
@@ -135,6 +135,20 @@ def test_statistics_are_over_real_steps_only():
         for field in ("mean", "std", "min", "max"):
             expected = getattr(values, field)(axis=0)
             np.testing.assert_allclose(getattr(stats[name], field), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [LIMIT, 10**6])
+@pytest.mark.parametrize("unit", [1e-6, 1e-12, 1e6])
+def test_rewards_and_returns_of_any_unit_reach_the_model(unit, limit):
+    whole = make((8, 8, 8), limit)
+    scaled = dataclasses.replace(whole, rewards=np.float32(unit) * whole.rewards)
+    for m in ("rewards", "returns"):
+        shown = []
+        for trajectories in (whole, scaled):
+            data = dataset.make_dataset(trajectories, 4)
+            shown.append(tokens.encode(dataset.compute_stats(data)[m], data.values[m]))
+        np.testing.assert_allclose(shown[1], shown[0], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(shown[1].std(), 1.0, rtol=1e-3)
 
 
 def test_statistics_leave_out_episodes_without_the_modality():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo, Trajectories
 
+_LOG = logging.getLogger("mtm_jax")
 _REQUIRED = ("observations", "actions", "rewards")
 _USED = (*_REQUIRED, "next_observations", *endings.NAMES)
 
@@ -58,9 +60,12 @@ def read(
         else:
             name, given = path.stem if about is None else about, about is not None
             stored = attributes.read(what, file)
-            known = _describe(what, stored, name, given, source)
+            known, notes = _describe(what, stored, name, given, source)
             if known is not None and known.env_id:
-                bounds = actions.rescaled_from(what, stored, attributes.bounds(file), known)
+                given_bounds = attributes.bounds(file)
+                bounds = actions.rescaled_from(what, stored, given_bounds, known, notes)
+            for note in notes:
+                _LOG.warning("%s: %s", what, note)
         arrays = _find(what, file)
 
         def describe(taken: np.ndarray, lengths: np.ndarray) -> DataInfo:
@@ -72,18 +77,22 @@ def read(
 
 def _describe(
     what: str, stored: Mapping[str, Any], name: str, given: bool, source: str
-) -> DataInfo | None:
-    """Say what is known before the arrays are read; None of an environment that nobody knows."""
+) -> tuple[DataInfo | None, list[str]]:
+    """Say what is known before the arrays are read, and what is not as recorded.
+
+    It is None of an environment that nobody knows.
+    """
+    notes: list[str] = []
     if custom.is_one(name):
-        return None
+        return None, notes
     if "id" in stored:
         told = name if given or data_info.find_env(name) else None
-        spec, env_id = environment.choose_env(what, str(stored["id"]), told, _d4rl_id, given)
+        spec, env_id = environment.choose_env(what, str(stored["id"]), told, _d4rl_id, notes, given)
     else:
         spec = data_info.env_of(what, name)
         env_id = data_info.asked_id(name, given) or spec.d4rl_id
     info = data_info.of_env(spec, env_id, data_info.name_in(spec, name), source)
-    return settings.agree(what, stored, info) if env_id else info
+    return (settings.agree(what, stored, info, notes) if env_id else info), notes
 
 
 def _d4rl_id(spec: registry.EnvSpec) -> str:

@@ -92,9 +92,10 @@ def _accept(dataset_id: str, metadata: object, about: DataInfo | str | None) -> 
         raise UserError(f"Minari data set {dataset_id!r} has no metadata; choose another")
     what = f"Minari data set {dataset_id!r}"
     minari_metadata.check_format(what, metadata)
-    info = minari_metadata.describe(what, metadata, about, dataset_id, "minari")
-    if info is not None and info is not about:
-        minari_metadata.rescaled_from(what, metadata, info)
+    notes: list[str] = []  # they are said when the data are read
+    info = minari_metadata.describe(what, metadata, about, dataset_id, "minari", notes)
+    if info is not None and info is not about and info.env_id:
+        minari_metadata.rescaled_from(what, metadata, info, notes)
 
 
 def _check(dataset_id: str, kept: pathlib.Path, about: DataInfo | str | None) -> None:

@@ -43,9 +43,12 @@ def load(
     """
     what, metadata = f"Minari data set {folder}", minari_metadata.read(folder)
     minari_metadata.check_format(what, metadata)
-    info = minari_metadata.describe(what, metadata, about, name, source)
+    notes: list[str] = []
+    info = minari_metadata.describe(what, metadata, about, name, source, notes)
     compared = info is not None and info is not about and info.env_id
-    mapped = minari_metadata.rescaled_from(what, metadata, info) if compared else None
+    mapped = minari_metadata.rescaled_from(what, metadata, info, notes) if compared else None
+    for note in notes:
+        _LOG.warning("%s: %s", what, note)
     with hdf5.opened(_intact_file(folder, metadata)) as file:
         held = _read(what, file.id)
     _compare_totals(what, metadata, held)

@@ -87,7 +87,12 @@ def check_format(what: str, metadata: Mapping) -> None:
 
 
 def describe(
-    what: str, metadata: Mapping, about: DataInfo | str | None, name: str, source: str
+    what: str,
+    metadata: Mapping,
+    about: DataInfo | str | None,
+    name: str,
+    source: str,
+    notes: list[str],
 ) -> DataInfo | None:
     """Find the environment among ours, from what the user called the data and the stored id.
 
@@ -97,6 +102,7 @@ def describe(
         about: a DataInfo, which is taken as it is, or a name that starts with the environment.
         name: the id or path of the data, which may tell the environment where nothing else does.
         source: what `info.source` says.
+        notes: gets a sentence on everything that is not as recorded.
 
     Returns:
         None for a name like "custom-robot", of an environment that nobody here knows.
@@ -111,14 +117,14 @@ def describe(
         return None
     stored = env_spec(what, metadata)
     if isinstance(stored.get("id"), str):
-        spec, env_id = environment.choose_env(what, stored["id"], about, _builtin_id)
+        spec, env_id = environment.choose_env(what, stored["id"], about, _builtin_id, notes)
     else:
         texts = [about or name, *(about or name).split("/"), *_id_parts(metadata)]
         spec = data_info.env_of(what, *dict.fromkeys(texts))
         env_id = data_info.asked_id(about or "") or spec.builtin_id
     name = pathlib.PurePath(name).name if about is None else about
     info = data_info.of_env(spec, env_id, data_info.name_in(spec, name), source)
-    return settings.agree(what, stored, info) if env_id else info
+    return settings.agree(what, stored, info, notes) if env_id else info
 
 
 def _builtin_id(spec: registry.EnvSpec) -> str:
@@ -151,14 +157,16 @@ def action_bounds(metadata: Mapping) -> actions.Bounds | None:
     return tuple(bounds) if known else None
 
 
-def rescaled_from(what: str, metadata: Mapping, info: DataInfo) -> actions.Bounds | None:
+def rescaled_from(
+    what: str, metadata: Mapping, info: DataInfo, notes: list[str]
+) -> actions.Bounds | None:
     """Find the bounds that actions are to be mapped from; see `actions.rescaled_from`.
 
     Raises:
         UserError: they are not those of the environment in `info`, and nothing explains it.
     """
     stored = env_spec(what, metadata)
-    return actions.rescaled_from(what, stored, action_bounds(metadata), info)
+    return actions.rescaled_from(what, stored, action_bounds(metadata), info, notes)
 
 
 def _id_parts(metadata: Mapping) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,13 +11,16 @@ from mtm_jax.data.recorded import environment, settings
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo
 
-_LOG = logging.getLogger("mtm_jax")
 _ROUNDING = 1e-5  # of an action; nearer bounds are the same
 Bounds = tuple[np.ndarray, np.ndarray]  # the least and the greatest action, [A] each
 
 
 def rescaled_from(
-    what: str, stored: Mapping[str, Any], bounds: Bounds | None, info: DataInfo
+    what: str,
+    stored: Mapping[str, Any],
+    bounds: Bounds | None,
+    info: DataInfo,
+    notes: list[str],
 ) -> Bounds | None:
     """Find the bounds that recorded actions are to be mapped from, to those of `info`.
 
@@ -27,6 +29,7 @@ def rescaled_from(
         stored: see `settings.agree`.
         bounds: of the recorded actions; None where unknown.
         info: how the data are to be evaluated.
+        notes: gets a sentence where they are to be mapped.
 
     Returns:
         The bounds, which a RescaleAction of the recording explains; None where they are the same.
@@ -47,9 +50,9 @@ def rescaled_from(
             f"{what}: its actions have the bounds {_text(bounds)}, and those of {info.env_id} "
             f"{_text(ours)}, and no RescaleAction explains it; {environment.ELSEWHERE}"
         )
-    _LOG.warning(
-        "%s: actions were rescaled to %s by %s; they are mapped to the %s of %s",
-        *(what, _text(bounds), settings.RESCALE, _text(ours), info.env_id),
+    notes.append(
+        f"actions were rescaled to {_text(bounds)} by {settings.RESCALE}; they are mapped to the "
+        f"{_text(ours)} of {info.env_id}"
     )
     return bounds
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 
-_LOG = logging.getLogger("mtm_jax")
 ELSEWHERE = "to learn from it without evaluation, give it a name that starts with custom"
 
 
@@ -18,6 +16,7 @@ def choose_env(
     stored: str,
     name: str | None,
     default: Callable[[registry.EnvSpec], str],
+    notes: list[str],
     given: bool = True,
 ) -> tuple[registry.EnvSpec, str]:
     """Choose the environment to evaluate data in that were recorded in the id `stored`.
@@ -27,6 +26,7 @@ def choose_env(
         stored: the recorded id.
         name: what the user calls the data, which may start with an environment or an id.
         default: environment -> the id where neither tells.
+        notes: gets a sentence where the id is another one than the recorded one.
         given: see `info.asked_id`.
 
     Returns:
@@ -40,14 +40,14 @@ def choose_env(
     specs = [s for s in registry.ENVS.values() if stored in (*s.recorded_ids, *s.env_ids)]
     specs = specs or [s for s in registry.ENVS.values() if other_version(s, stored) is not None]
     if not specs:
-        return _of_name(what, stored, named, asked, default)
+        return _of_name(what, stored, named, asked, default, notes)
     if named not in (None, *specs):
         raise UserError(
             f"{what} was recorded in {stored}, which is not the {named.name} of {name!r}; name "
             f"{specs[0].name} instead"
         )
     spec = named or specs[0]
-    env_id = _equal_id(what, stored, spec) or asked or default(spec)
+    env_id = _equal_id(what, stored, spec, notes) or asked or default(spec)
     if asked not in (None, env_id):
         raise UserError(
             f"{what} was recorded in {stored}, and {name!r} asks for {asked}; name {env_id} "
@@ -56,7 +56,14 @@ def choose_env(
     return spec, env_id
 
 
-def _of_name(what, stored, named, asked, default) -> tuple[registry.EnvSpec, str]:
+def _of_name(
+    what: str,
+    stored: str,
+    named: registry.EnvSpec | None,
+    asked: str | None,
+    default: Callable[[registry.EnvSpec], str],
+    notes: list[str],
+) -> tuple[registry.EnvSpec, str]:
     """Take the user's word for what nobody here knows; validation compares the dimensions."""
     if named is None:
         known = dict.fromkeys(
@@ -68,9 +75,9 @@ def _of_name(what, stored, named, asked, default) -> tuple[registry.EnvSpec, str
             "hopper-medium"
         )
     env_id = asked or default(named)
-    _LOG.warning(
-        "%s: recorded in %s, which is not known here; it is taken for %s, as its name says",
-        *(what, stored, env_id or named.name),
+    notes.append(
+        f"recorded in {stored}, which is not known here; it is taken for {env_id or named.name}, "
+        "as its name says"
     )
     return named, env_id
 
@@ -90,7 +97,7 @@ def other_version(spec: registry.EnvSpec, stored: str) -> int | None:
     return int(version) if base in bases and version.isdecimal() and len(version) < 9 else None
 
 
-def _equal_id(what: str, stored: str, spec: registry.EnvSpec) -> str | None:
+def _equal_id(what: str, stored: str, spec: registry.EnvSpec, notes: list[str]) -> str | None:
     """The id of ours that has the recorded one's rewards and dynamics; None where any may do."""
     if stored in spec.env_ids:
         return stored
@@ -102,8 +109,8 @@ def _equal_id(what: str, stored: str, spec: registry.EnvSpec) -> str | None:
             f"{what} was recorded in {stored}, and only {' and '.join(spec.env_ids)} are here; "
             f"{ELSEWHERE}"
         )
-    _LOG.warning(
-        "%s: recorded in %s; it is evaluated in %s, which kept its rewards and dynamics",
-        *(what, stored, spec.d4rl_id),
+    notes.append(
+        f"recorded in {stored}; it is evaluated in {spec.d4rl_id}, which kept its rewards and "
+        "dynamics"
     )
     return spec.d4rl_id

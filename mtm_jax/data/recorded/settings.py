@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +19,6 @@ from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo
 
-_LOG = logging.getLogger("mtm_jax")
 # Arguments of environments that only matter for pictures.
 _DRAWING = {"render_mode", "render_fps", "width", "height", "camera_id", "camera_name"}
 _DRAWING |= {"default_camera_config", "max_geom", "visual_options"}
@@ -32,7 +30,7 @@ RESCALE = "RescaleAction"  # its actions can be mapped back
 _PACKAGES = {"gymnasium", "gymnasium_robotics", "gym", "mtm_jax"}  # that make our environments
 
 
-def agree(what: str, stored: Mapping[str, Any], info: DataInfo) -> DataInfo:
+def agree(what: str, stored: Mapping[str, Any], info: DataInfo, notes: list[str]) -> DataInfo:
     """Refuse data that were recorded under other settings than those of the id in `info`.
 
     Args:
@@ -40,6 +38,7 @@ def agree(what: str, stored: Mapping[str, Any], info: DataInfo) -> DataInfo:
         stored: what is said of the recorded environment, as gymnasium's EnvSpec says it: id,
             entry_point, kwargs, additional_wrappers, max_episode_steps.
         info: how the data are to be evaluated.
+        notes: gets a sentence where the time limit differs.
 
     Returns:
         The info, with the time limit of the recording.
@@ -63,7 +62,7 @@ def agree(what: str, stored: Mapping[str, Any], info: DataInfo) -> DataInfo:
                 f"{what} was recorded in {recorded} with {', '.join(differences)}; "
                 f"{environment.ELSEWHERE}"
             )
-    return _with_limit(what, stored, spec, info)
+    return _with_limit(what, stored, spec, info, notes)
 
 
 def _arguments(what: str, stored: Mapping, spec: registry.EnvSpec, env_id: str) -> list[str]:
@@ -137,14 +136,16 @@ def _code(stored: Mapping, env_id: str) -> list[str]:
     return [] if known else [f"the code {entry!r} where {env_id} is gymnasium's"]
 
 
-def _with_limit(what: str, stored: Mapping, spec: registry.EnvSpec, info: DataInfo) -> DataInfo:
+def _with_limit(
+    what: str, stored: Mapping, spec: registry.EnvSpec, info: DataInfo, notes: list[str]
+) -> DataInfo:
     """Take over the time limit of the recording."""
     if "max_episode_steps" not in stored:
         return info
     if stored["max_episode_steps"] in (None, -1):
-        _LOG.warning(
-            "%s: recorded without a time limit; it is evaluated under the %d steps of %s",
-            *(what, info.max_episode_steps, info.env_id),
+        notes.append(
+            "recorded without a time limit; it is evaluated under the "
+            f"{info.max_episode_steps} steps of {info.env_id}"
         )
         return info
     limit = custom.whole_steps(what, "max_episode_steps", stored["max_episode_steps"])
@@ -153,9 +154,9 @@ def _with_limit(what: str, stored: Mapping, spec: registry.EnvSpec, info: DataIn
         spec.suite == "adroit" and limit > spec.max_episode_steps
     ):
         return info
-    _LOG.warning(
-        "%s: recorded under a time limit of %d steps where %s has %d; the %d are taken over, for "
-        "evaluation too, so scores do not compare with published ones",
-        *(what, limit, info.env_id, info.max_episode_steps, limit),
+    notes.append(
+        f"recorded under a time limit of {limit} steps where {info.env_id} has "
+        f"{info.max_episode_steps}; the {limit} are taken over, for evaluation too, so scores do "
+        "not compare with published ones"
     )
     return dataclasses.replace(info, max_episode_steps=limit)
