@@ -11,44 +11,57 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
+# What is given to make reaches the programs as it was given, with quotes, dollar signs and spaces:
+# $(call quote,TEXT) makes one word of the shell; $(value NAME) is not expanded.
+quote = '$(subst ','\'',$(1))'
+comma = ,
+python = $(call quote,$(value PYTHON))
+
 setup: .venv/.installed ## create .venv and install this package with its tools (PYTHON=python3.12)
 
 .venv/.installed: setup.cfg pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "error: mtm_jax needs Python 3.11 or later, and $(PYTHON) is" \
-	    "$$($(PYTHON) --version 2>&1); write make setup PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(python) -c \
+	  'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo "error: mtm_jax needs Python 3.11, 3.12 or 3.13 (mujoco 3.4 has no wheels for later" \
+	    "ones), and" $(python) "is $$($(python) --version 2>&1);" \
+	    "write make setup PYTHON=python3.12" >&2; exit 1; }
 	@echo "installing into .venv; this takes a minute or two"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/python || $(python) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[dev]'
+	@$(BIN)/python -c 'import importlib.util as u; u.find_spec("dm_control") or print("left out:" \
+	  " ExORL walker (extra walker), whose labmaze has no wheels for this Python; 3.12 has them")'
 	@touch $@
 
-# Pass --config.KEY=VALUE for a variable only where it is set: $(call override,KEY,VALUE)
-override = $(if $(2),--config.$(1)='$(2)')
+# --config.KEY=VALUE where the variable is set: $(call override,KEY,NAME)
+override = $(if $(value $(2)), --config.$(1)=$(call quote,$(value $(2))))
+# The configuration of ENV and PRESET: $(call named,FILE)
+named = --config=$(call quote,configs/$(1).py:$(value ENV)$(if $(value PRESET),$(comma)preset=$(value PRESET)))
+need_env = @test -n $(call quote,$(value ENV)) || { \
+  echo "error: make $@ needs ENV, e.g. ENV=$(1)" >&2; exit 2; }
+# Exported, they would be expanded.
+unexport ENV SOURCE PRESET SEED SEEDS STEPS OUT RUNS SECTIONS FIGURE PYTHON
+
+# What pretraining and a critic have in common: $(call run_flags,FILE,KEY of STEPS,KEY of OUT)
+run_flags = $(call named,$(1))$(call override,source,SOURCE)$(call override,seed,SEED)$(\
+  )$(call override,seeds,SEEDS)$(call override,$(2),STEPS)$(call override,$(3),OUT)
 
 pretrain: .venv/.installed ## pretrain on ENV=hopper-medium [SOURCE= PRESET= SEED= SEEDS= STEPS= OUT=]
-	@test -n "$(ENV)" || { echo "error: make pretrain needs ENV, e.g. ENV=hopper-medium" >&2; exit 2; }
-	$(BIN)/python -m experiments.pretrain $(strip \
-	  --config='configs/pretrain.py:$(ENV)$(if $(PRESET),$(comma)preset=$(PRESET))' \
-	  $(call override,source,$(SOURCE)) $(call override,seed,$(SEED)) $(call override,seeds,$(SEEDS)) \
-	  $(call override,steps,$(STEPS)) $(call override,out,$(OUT)))
-comma = ,
+	$(call need_env,hopper-medium)
+	$(BIN)/python -m experiments.pretrain $(call run_flags,pretrain,steps,out)
 
 critic: .venv/.installed ## train a critic for the run of make pretrain [ENV= SOURCE= PRESET= SEED= SEEDS= STEPS= OUT=]
-	@test -n "$(ENV)" || { echo "error: make critic needs ENV, e.g. ENV=hopper-medium" >&2; exit 2; }
-	$(BIN)/python -m experiments.critic $(strip \
-	  --config='configs/critic.py:$(ENV)$(if $(PRESET),$(comma)preset=$(PRESET))' \
-	  $(call override,source,$(SOURCE)) $(call override,seed,$(SEED)) $(call override,seeds,$(SEEDS)) \
-	  $(call override,critic.steps,$(STEPS)) $(call override,run,$(OUT)))
+	$(call need_env,hopper-medium)
+	$(BIN)/python -m experiments.critic $(call run_flags,critic,critic.steps,run)
 
 data: .venv/.installed ## list the data sets and where they are
 	$(BIN)/python -m experiments.data list
 
 behaviours: .venv/.installed ## train the behaviour policies of the built-in data, ENV=hopper
-	@test -n "$(ENV)" || { echo "error: make behaviours needs ENV, e.g. ENV=hopper" >&2; exit 2; }
-	$(BIN)/python -m experiments.behaviours --config='configs/behaviours.py:$(ENV)'
-	$(BIN)/python -m experiments.ladder --config='configs/ladder.py:$(ENV)' \
-	  --config.out=mtm_jax/data/builtin/actors/$(ENV)
+	$(call need_env,hopper)
+	$(BIN)/python -m experiments.behaviours $(call named,behaviours)
+	$(BIN)/python -m experiments.ladder $(call named,ladder) \
+	  --config.out=$(call quote,mtm_jax/data/builtin/actors/$(value ENV))
 
 figures: .venv/.installed ## draw the figures of the README
 	$(BIN)/python -m experiments.mask_figure
@@ -65,11 +78,10 @@ test-optimised: .venv/.installed ## run the numerical tests fully optimised
 	  $(PYTEST_FLAGS)
 
 chaos: .venv/.installed ## kill programs at random moments, continue and compare them [RUNS=50]
-	PYTHONPATH=. $(BIN)/python tests/chaos.py --runs=$(or $(RUNS),50)
+	PYTHONPATH=. $(BIN)/python tests/chaos.py --runs=$(call quote,$(or $(value RUNS),50))
 
 bench: .venv/.installed ## time everything on this machine, a quarter of an hour [SECTIONS= FIGURE=]
-	$(BIN)/python -m experiments.bench $(strip $(call override,sections,$(SECTIONS)) \
-	  $(call override,figure,$(FIGURE)))
+	$(BIN)/python -m experiments.bench$(call override,sections,SECTIONS)$(call override,figure,FIGURE)
 
 lint: .venv/.installed ## check style and layout of the code
 	$(BIN)/ruff check .
