@@ -1,28 +1,22 @@
-"""Checkpoints: the only module that knows orbax.
+"""Checkpoints of a run: written whole, read back verified, the newest and the best kept.
 
 A checkpoint has three parts: `model` (parameters and statistics, enough to act), `train` (the
-whole training state) and `meta` (JSON: step, model configuration, data set, digests).
+whole training state) and `meta` (JSON, see `manifest`).
+
+Orbax's own policies of preservation are not used: it removes a checkpoint in place, so that a
+killed removal leaves half of one under the name of a step, or moves it away and keeps it for ever;
+and its metrics lie outside of what the digests protect.
 """
 
 from __future__ import annotations
 
-import errno
-import logging
-import os
 import pathlib
-import re
-import shutil
-import textwrap
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import jax
-import orbax.checkpoint as ocp
-
 from mtm_jax.errors import UserError
-from mtm_jax.io import manifest, orbax_noise, trees
-from mtm_jax.io.manifest import Damaged
+from mtm_jax.io import manifest, orbax_files, step_folders, trees
+from mtm_jax.io.manifest import Damaged, Misplaced
 
 T = TypeVar("T")
 
@@ -30,12 +24,6 @@ OFFER = "--config.use_older=True continues from there and sets the damaged one a
 KEPT = 2  # newest checkpoints
 ASIDE = "damaged"  # folder of a run, for checkpoints that were skipped
 LATER = "later"  # the same, for those after the step that a training went back to
-REFUSED = re.compile(r"os_error_code='(\d+)'")  # what tensorstore says of the file system
-# What a save, or a removal, is called while it is not complete.
-UNFINISHED = re.compile(r"\d+\.orbax-checkpoint-tmp.*|\.removed-\d+")
-# orbax warns of what is meant, such as a folder that is opened for reading only, and logs what it
-# also raises.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 class Checkpoints:
@@ -49,23 +37,16 @@ class Checkpoints:
 
         What a killed process left unfinished is removed, unless they are only read.
         """
-        self.folder = pathlib.Path(run_dir).absolute() / "checkpoints"
+        self._run_dir = pathlib.Path(run_dir).absolute()
+        self.folder = self._run_dir / "checkpoints"
         self._keep_best, self._read_only = keep_best, read_only
         if not read_only:
-            _remove_unfinished(self.folder)
+            step_folders.remove_unfinished(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
-        options = ocp.CheckpointManagerOptions(
-            enable_async_checkpointing=False, create=False, read_only=read_only, **_alone()
-        )
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=options,
-            item_names=("model", "train", "meta"),
-        )
 
     def steps(self) -> list[int]:
         """Steps that can be restored, ascending."""
-        return sorted(self._manager.all_steps())
+        return step_folders.steps(self.folder)
 
     def save(
         self,
@@ -90,28 +71,21 @@ class Checkpoints:
         if self._read_only:
             return
         self._refuse_earlier(step)
+        keys = trees.key_implementations(train)
         model, train = trees.to_host(model), trees.to_host(train)
-        meta = manifest.make(meta, step, model, train, score)
-        items = ocp.args.Composite(
-            model=ocp.args.StandardSave(model),
-            train=ocp.args.StandardSave(train),
-            meta=ocp.args.JsonSave(meta),
-        )
         try:
-            with orbax_noise.only_the_error():
-                self._manager.save(step, args=items)
-        except (OSError, ValueError) as error:  # the latter of tensorstore
-            if not isinstance(error, OSError) and not REFUSED.search(str(error)):
-                raise
+            said = {**meta, "run_id": step_folders.make_run_id(self._run_dir), "keys": keys}
+            meta = manifest.make(said, step, model, train, score)
+            orbax_files.write(self._path(step), {"model": model, "train": train}, meta)
+        except OSError as error:
             raise UserError(
                 f"the checkpoint of step {step} cannot be written to {self.folder} "
-                f"({_reason(error)}); older ones are untouched: make room, then the same command "
-                "continues"
+                f"({error.strerror or error}); older ones are untouched: make room, then the same "
+                "command continues"
             ) from error
         self._remove_old()
 
     def _refuse_earlier(self, step: int) -> None:
-        """Refuse what orbax would pass over in silence."""
         newest = max(self.steps(), default=-1)
         if newest >= step:
             raise UserError(
@@ -123,18 +97,14 @@ class Checkpoints:
         """Set the checkpoints after a step aside, for a training that continues from there."""
         for later in self.steps():
             if later > step and not self._read_only:
-                self._set_aside(later, LATER)
+                step_folders.set_aside(self._path(later), self._run_dir / LATER)
 
     def _remove_old(self) -> None:
         steps = self.steps()
         scores = self.scores() if self._keep_best else {}
         best = sorted(scores, key=lambda step: (scores[step], -step))[: self._keep_best]
         for step in set(steps[:-KEPT]) - set(best):
-            # A folder that is being deleted must not look like a checkpoint.
-            removed = self.folder / f".removed-{step}"
-            os.replace(self.folder / str(step), removed)
-            shutil.rmtree(removed)
-        self._manager.reload()
+            step_folders.remove(self._path(step))
 
     def scores(self) -> dict[int, float]:
         """Scores of the checkpoints that were saved with one, by step."""
@@ -160,40 +130,26 @@ class Checkpoints:
         Raises:
             UserError: `Damaged`, with the newest good one; or what else `read` refuses.
         """
-        steps = self.steps()
-        if not steps:
-            return None
-        try:
-            return read(steps[-1])
-        except Damaged as error:
-            damage = error
-        good, found = self._newest_good(steps[:-1], read)
-        if good is None:
-            raise Damaged(f"{damage}; no older one is good: delete {self.folder} to start anew")
-        if not use_older:
-            text = f"{damage}; the newest good one is of step {good}: "
-            raise Damaged(text + offer.replace("{step}", str(good)))
-        for step in steps[steps.index(good) + 1 :]:
-            self._set_aside(step)
-        return found
-
-    def _newest_good(
-        self, steps: list[int], read: Callable[[int], T]
-    ) -> tuple[int, T] | tuple[None, None]:
+        steps, refused = self.steps(), []
         for step in reversed(steps):
             try:
-                return step, read(step)
-            except Damaged:
+                found = read(step)
+            except Damaged as error:
+                refused.append(error)
                 continue
-        return None, None
-
-    def _set_aside(self, step: int, name: str = ASIDE) -> None:
-        aside = self.folder.parent / name
-        aside.mkdir(exist_ok=True)
-        names = (f"{step}", *(f"{step}-{n}" for n in range(2, 100)))
-        target = next(aside / name for name in names if not (aside / name).exists())
-        os.replace(self.folder / str(step), target)
-        self._manager.reload()
+            if refused and not use_older:
+                offer = offer.replace("{step}", str(step)).replace("damaged", refused[0].kind)
+                raise type(refused[0])(
+                    f"{refused[0]}; the newest good one is of step {step}: {offer}"
+                )
+            for skipped in steps[len(steps) - len(refused) :]:
+                step_folders.set_aside(self._path(skipped), self._run_dir / ASIDE)
+            return found
+        if any(isinstance(error, Misplaced) for error in refused):  # good ones may be among them
+            raise next(error for error in refused if isinstance(error, Misplaced))
+        if refused:
+            raise Damaged(f"{refused[0]}; no older one is good: delete {self.folder} to start anew")
+        return None
 
     def restore_meta(self, step: int) -> dict[str, Any]:
         """Read a checkpoint's JSON part.
@@ -201,8 +157,11 @@ class Checkpoints:
         Raises:
             UserError: `Damaged`, or another version of the format wrote it.
         """
-        meta = self._restore(step, meta=ocp.args.JsonRestore())["meta"]
-        return manifest.check(self.folder / str(step), meta)
+        try:
+            meta = orbax_files.read_meta(self._path(step))
+        except orbax_files.Unreadable as error:
+            raise manifest.unreadable(self._path(step), str(error)) from error
+        return manifest.check(self._path(step), meta, step_folders.read_run_id(self._run_dir))
 
     def restore_model(self, step: int) -> Any:
         """Read parameters and statistics as plain dicts of arrays, verified.
@@ -210,62 +169,30 @@ class Checkpoints:
         Raises:
             UserError: `Damaged`.
         """
-        model = self._restore(step, model=ocp.args.StandardRestore())["model"]
-        manifest.verify(self.folder / str(step), self.restore_meta(step), "model", model)
-        return model
+        return self._restore(step, "model")[1]
 
     def restore_train(self, step: int, like: Any) -> Any:
         """Read the training state into the structure of `like`, verified.
 
+        Numbers get the precision of `like`, random keys keep the implementation that they were
+        saved with: a training continues under other settings of jax.
+
         Raises:
             UserError: `Damaged`, or it belongs to another model.
         """
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, trees.to_host(like))
-        saved = self._restore(step, train=ocp.args.StandardRestore())["train"]
-        manifest.refuse_other_model(self.folder / str(step), saved, target)
-        restored = self._restore(step, train=ocp.args.StandardRestore(target))["train"]
-        manifest.verify(self.folder / str(step), self.restore_meta(step), "train", restored)
-        return jax.tree.map(trees.like_original, like, restored)
+        meta, saved = self._restore(step, "train")
+        manifest.refuse_other_model(self._path(step), saved, like)
+        return trees.fill(like, saved, meta.get("keys", {}))
 
-    def _restore(self, step: int, **args: Any) -> Any:
+    def _restore(self, step: int, item: str) -> tuple[dict[str, Any], Any]:
+        """Read the manifest and an item that agrees with it."""
+        meta = self.restore_meta(step)
         try:
-            with orbax_noise.only_the_error():
-                return self._manager.restore(step, args=ocp.args.Composite(**args))
-        except Exception as error:  # orbax raises whatever it meets in a damaged file
-            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
-            raise manifest.unreadable(self.folder / str(step), reason) from error
+            found = orbax_files.read_arrays(self._path(step), item)
+        except orbax_files.Unreadable as error:
+            raise manifest.unreadable(self._path(step), str(error)) from error
+        manifest.verify(self._path(step), meta, item, found)
+        return meta, found
 
-
-def _alone() -> dict[str, Any]:
-    """Options by which no process waits for another: the first one writes, each reads alone."""
-    if jax.process_count() == 1:
-        return {}
-    here = jax.process_index()
-    multiprocessing = ocp.options.MultiprocessingOptions(
-        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
-    )
-    return {"multiprocessing_options": multiprocessing}
-
-
-def _reason(error: Exception) -> str:
-    """Say why nothing was written; tensorstore ends a long story with the number of the error."""
-    number = REFUSED.search(str(error))
-    return os.strerror(int(number[1])) if number else str(error)
-
-
-def _remove_unfinished(folder: pathlib.Path) -> None:
-    """Remove what is no complete checkpoint, as a save or a removal was killed; no other folder."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_dir() and UNFINISHED.fullmatch(path.name):
-            _remove_folder(path)
-
-
-def _remove_folder(path: pathlib.Path) -> None:
-    """Remove a folder; a save of this process that failed may still be writing into it."""
-    for wait in (0.1, 0.3, 1.0, 3.0, None):
-        try:
-            return shutil.rmtree(path)
-        except OSError as error:
-            if wait is None or error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
-                raise
-            time.sleep(wait)
+    def _path(self, step: int) -> pathlib.Path:
+        return self.folder / str(step)

@@ -1,7 +1,8 @@
 """What a checkpoint says of itself, and whether it is as it was saved.
 
-A manifest is the JSON part of a checkpoint: what its writer says (step, model, data set), the
-version of the format, and type, shape and digest of every array and of itself.
+A manifest is the JSON part of a checkpoint: what its writer says (model, data set), its step and
+its run, the version of the format, the settings of jax that change numbers, and type, shape and
+digest of every array and of itself.
 """
 
 from __future__ import annotations
@@ -12,15 +13,26 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtm_jax.errors import UserError
-from mtm_jax.io import trees
+import numpy as np
 
-FORMAT_VERSION = 1
+from mtm_jax.errors import UserError
+from mtm_jax.io import numerics, trees
+
+FORMAT_VERSION = 2
+FIRST_VERSION = 1  # says nothing of its run; without types of arrays it has no digest of its own
 SHOWN = 5  # arrays that differ, in a message
 
 
 class Damaged(UserError):
     """A checkpoint is not as it was saved."""
+
+    kind = "damaged"
+
+
+class Misplaced(Damaged):
+    """A checkpoint is not where it was saved; it may well be good."""
+
+    kind = "misplaced"
 
 
 def make(
@@ -38,6 +50,7 @@ def make(
     meta = dict(said) | {
         "format_version": FORMAT_VERSION,
         "step": step,
+        "numerics": numerics.present(),
         "digests": {"model": trees.digests(model), "train": trees.digests(train)},
         "arrays": {"model": trees.kinds(model), "train": trees.kinds(train)},
     }
@@ -51,26 +64,52 @@ def unreadable(path: pathlib.Path, reason: str) -> Damaged:
     return Damaged(f"checkpoint {path} cannot be read ({reason})")
 
 
-def check(path: pathlib.Path, meta: Any) -> dict[str, Any]:
+def check(path: pathlib.Path, meta: Any, run_id: str | None) -> dict[str, Any]:
     """Return the manifest that was read from a checkpoint, where it is as it was written.
 
+    Args:
+        path: the folder of the checkpoint, named after its step.
+        meta: what was read.
+        run_id: of the run that it lies in; None where that has none.
+
     Raises:
-        UserError: `Damaged`, or another version of the format wrote it.
+        UserError: `Damaged`, `Misplaced`, or another version of the format wrote it.
     """
     version = meta.get("format_version") if isinstance(meta, Mapping) else None
     if version is None:
         raise unreadable(path, "its metadata lack format_version")
-    if version != FORMAT_VERSION:
+    if version not in (FIRST_VERSION, FORMAT_VERSION):
         raise UserError(
             f"checkpoint {path} has format version {version}, this program reads "
-            f"{FORMAT_VERSION}; use the version of mtm_jax that wrote it"
+            f"{FIRST_VERSION} and {FORMAT_VERSION}; use the version of mtm_jax that wrote it"
         )
     if not _holds_digests(meta.get("digests")):
         raise unreadable(path, "its metadata lack digests")
-    own = _own_digest(meta)
-    if meta["digests"].get("meta", own) != own:
+    if meta["digests"].get("meta", _none_needed(meta)) != _own_digest(meta):
         raise Damaged(f"checkpoint {path} is damaged: its metadata do not match their digest")
+    _refuse_misplaced(path, meta, run_id)
     return meta
+
+
+def _none_needed(meta: Mapping[str, Any]) -> str | None:
+    """Stand in for the digest that the first manifests did not have."""
+    first = meta["format_version"] == FIRST_VERSION and "arrays" not in meta
+    return _own_digest(meta) if first else None
+
+
+def _refuse_misplaced(path: pathlib.Path, meta: Mapping[str, Any], run_id: str | None) -> None:
+    if meta.get("step", path.name) not in (path.name, int(path.name)):
+        raise Misplaced(
+            f"checkpoint {path} is of step {meta['step']}: it was renamed, or copied from there; "
+            "give it its own name, or move it out of the run"
+        )
+    if meta.get("run_id", run_id) != run_id:
+        there = f"{run_id!r}" if run_id else "missing"
+        raise Misplaced(
+            f"checkpoint {path} is of another run: its run_id is {meta['run_id']!r}, and that of "
+            f"{path.parents[1]} is {there}; put back the run's own checkpoint, or the file run_id "
+            "that belongs to it"
+        )
 
 
 def verify(path: pathlib.Path, meta: Mapping[str, Any], item: str, tree: Any) -> None:
@@ -91,7 +130,7 @@ def verify(path: pathlib.Path, meta: Mapping[str, Any], item: str, tree: Any) ->
 
 
 def refuse_other_model(path: pathlib.Path, saved: Any, wanted: Any) -> None:
-    """Refuse arrays of other shapes, before orbax reshapes or pads anything.
+    """Refuse arrays that a state cannot take: of other shapes, or whole numbers for real ones.
 
     Args:
         path: the checkpoint.
@@ -101,19 +140,28 @@ def refuse_other_model(path: pathlib.Path, saved: Any, wanted: Any) -> None:
     Raises:
         UserError: names the first few arrays that differ, with both shapes.
     """
-    there, here = trees.shapes(saved), trees.shapes(wanted)
-    wrong = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
+    there, here = trees.leaves(saved), trees.leaves(wanted)
+    wrong = sorted(
+        k for k in there.keys() | here.keys() if not trees.fits(there.get(k), here.get(k))
+    )
     if not wrong:
         return
-    shown = [
-        f"{k} is {there.get(k, 'missing')} there and {here.get(k, 'missing')} here"
-        for k in wrong[:SHOWN]
-    ]
+    shown = [_two_arrays(k, there.get(k), here.get(k)) for k in wrong[:SHOWN]]
+    what = (
+        "shapes" if any(np.shape(there.get(k)) != np.shape(here.get(k)) for k in wrong) else "types"
+    )
     more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
     raise UserError(
-        f"checkpoint {path} belongs to another model, the shapes of {len(wrong)} arrays differ: "
+        f"checkpoint {path} belongs to another model, the {what} of {len(wrong)} arrays differ: "
         f"{'; '.join(shown)}{more}; use the run's own configuration or another --config.out"
     )
+
+
+def _two_arrays(name: str, there: Any, here: Any) -> str:
+    texts = ["missing" if x is None else str(np.shape(x)) for x in (there, here)]
+    if texts[0] == texts[1]:
+        texts = [f"{text} of {x.dtype}" for text, x in zip(texts, (there, here), strict=True)]
+    return f"{name} is {texts[0]} there and {texts[1]} here"
 
 
 def refuse_other_program(

@@ -24,7 +24,7 @@ import pytest
 from mtm_jax import tokens
 from mtm_jax.agents import critic_files, pretrained
 from mtm_jax.errors import UserError
-from mtm_jax.io import checkpoint, manifest, trees
+from mtm_jax.io import checkpoint, manifest, orbax_files, trees
 from mtm_jax.training import iql
 
 
@@ -175,7 +175,8 @@ def test_reads_that_fail_unasked_are_not_reported(saved, monkeypatch, caplog):
         raise Exception("first\nand second line")
 
     checkpoints = checkpoint.Checkpoints(saved)
-    monkeypatch.setattr(checkpoints._manager, "restore", restore_of_orbax)
+    orbax = types.SimpleNamespace(restore=restore_of_orbax)
+    monkeypatch.setattr(orbax_files, "_checkpointer", lambda: orbax)
     with pytest.raises(UserError, match="cannot be read \\(Exception: first and second line\\)"):
         checkpoints.restore_model(5)
     assert not caplog.messages
@@ -406,7 +407,7 @@ def test_a_disk_that_is_full_is_said_in_a_sentence(copied, monkeypatch):
     def full(*args, **keys):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints._manager, "save", full)
+    monkeypatch.setattr(orbax_files, "write", full)
     with pytest.raises(UserError, match="step 6 cannot be written.*No space left.*older ones are"):
         checkpoints.save(6, {}, {}, {})
     assert restore(copied, "train")
@@ -422,7 +423,7 @@ def test_a_disk_that_refuses_an_array_is_said_in_a_sentence(copied, capfd):
             checkpoints.save(6, big, big, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert isinstance(refused.value.__cause__, ValueError)
+    assert isinstance(refused.value.__cause__.__cause__, ValueError)
     assert "Traceback" not in capfd.readouterr().err
     assert restore(copied, "train")
     save(copied, 6)
@@ -476,7 +477,7 @@ def test_folders_that_are_no_checkpoints_are_left_alone(copied):
 KILLED = """
 import os, pathlib, signal, sys, threading, time
 import numpy as np
-from mtm_jax import checkpoint
+from mtm_jax.io import checkpoint, step_folders
 folder, moment = pathlib.Path(sys.argv[1]), sys.argv[2]
 train = {str(k): np.full(200, k, np.float32) for k in range(30)}
 checkpoints = checkpoint.Checkpoints(folder)
@@ -498,7 +499,7 @@ elif moment == "while writing":
         kill()
     threading.Thread(target=watch, daemon=True).start()
 else:
-    checkpoint.shutil.rmtree = lambda path: kill()
+    step_folders.shutil.rmtree = lambda path: kill()
 checkpoints.save(3, train, train, {})
 """
 

@@ -28,7 +28,7 @@ def written(arrays):
 
 
 def test_what_was_made_passes(written, arrays):
-    assert manifest.check(PATH, written) == written
+    assert manifest.check(PATH, written, None) == written
     assert (written["step"], written["score"], written["env_id"]) == (7, 0.5, "Hopper-v4")
     manifest.verify(PATH, written, "model", arrays)
     manifest.verify(PATH, written, "train", {"step": np.int64(7)})
@@ -37,7 +37,7 @@ def test_what_was_made_passes(written, arrays):
 @pytest.mark.parametrize("key", ["env_id", "step", "score"])
 def test_any_change_of_a_manifest_is_found(written, key):
     with pytest.raises(manifest.Damaged, match="checkpoints/7 is damaged: its metadata"):
-        manifest.check(PATH, written | {key: 8})
+        manifest.check(PATH, written | {key: 8}, None)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_an_array_that_is_not_as_saved_is_named(written, arrays, change, name):
 
 def test_another_model_is_refused_with_both_shapes(arrays):
     manifest.refuse_other_model(PATH, arrays, arrays)
-    wanted = {"layer": {"kernel": np.zeros(8), "bias": np.zeros(2)}}
+    wanted = {"layer": {"kernel": np.zeros(8), "bias": np.zeros(2, np.int32)}}
     said = r"shapes of 1 arrays differ: /layer/kernel is \(6,\) there and \(8,\) here; use the"
     with pytest.raises(UserError, match=said) as refused:
         manifest.refuse_other_model(PATH, arrays, wanted)
