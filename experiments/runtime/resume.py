@@ -14,7 +14,7 @@ from mtm_jax import tokens
 from mtm_jax.agents import model_files, pretrained
 from mtm_jax.config import ModelConfig
 from mtm_jax.errors import UserError
-from mtm_jax.io import checkpoint
+from mtm_jax.io import checkpoint, numerics
 from mtm_jax.types import DataInfo
 
 
@@ -48,8 +48,16 @@ def restore(
     if found is None:
         return state
     step, state = found
-    cli.say(f"continuing from step {step}")
+    say_continuing(checkpoints, step)
     return state
+
+
+def say_continuing(checkpoints: checkpoint.Checkpoints, step: int) -> None:
+    """Say from which step a training continues, and which settings of jax are others now."""
+    differ = numerics.differences(checkpoints.restore_meta(step).get("numerics", {}))
+    cli.say(f"continuing from step {step}")
+    if differ:
+        cli.say(f"from here on not bit for bit as it would have been: {'; '.join(differ)}")
 
 
 def check_agent(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.runtime import cli
+from experiments.runtime import resume
 from experiments.training import environments
 from mtm_jax.envs import simulator
 from mtm_jax.io import checkpoint, shards
@@ -75,7 +75,7 @@ class Store:
             self.save(training)  # an actor without a checkpoint is another program's
             return training
         step, entries, state, rows = found
-        cli.say(f"continuing from step {step}")
+        resume.say_continuing(self._checkpoints, step)
         training.envs.load(state["envs"])
         simulator.set_generator_state(training.rng, state["rng"])
         replay = _refill(training.replay, rows, step)
