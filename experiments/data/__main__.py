@@ -5,10 +5,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import itertools
-import os
 import pathlib
 import re
-import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -48,11 +46,7 @@ def main(config: config_dict.ConfigDict) -> None:
                 f"{config.action} needs {key.upper()}; write {usage(config.action)}, "
                 f"for example {_PROGRAM} {action.example}"
             )
-    try:
-        action.run(config)
-        sys.stdout.flush()
-    except BrokenPipeError:  # what reads the output, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    action.run(config)
 
 
 def spell_out(argv: Sequence[str]) -> list[str]:

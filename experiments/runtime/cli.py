@@ -26,8 +26,9 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 from rich import logging as rich_logging
 
-from experiments.runtime import cli_help, config_files, failures, signals
+from experiments.runtime import cli_help, config_files, failures, signals, startup
 from mtm_jax.errors import UserError
+from mtm_jax.io import console
 
 _OVERRIDE = re.compile(r"--?(?P<no>no)?config\.(?P<key>[^=]+)(=(?P<value>.*))?", re.DOTALL)
 _DEBUG = re.compile(r"--?debug(=(true|t|yes|y|1))?", re.IGNORECASE)
@@ -55,7 +56,18 @@ def run(
         SystemExit: what `failures.describe` says where it fails, with one sentence on stderr (and
             the traceback with --debug); 130 where the user pressed Ctrl-C, 143 where SIGTERM came.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    startup.end()
+    with console.tolerant():
+        _run(main, description, list(sys.argv[1:] if argv is None else argv), spell_out, start)
+
+
+def _run(
+    main: Callable[[config_dict.ConfigDict], None],
+    description: str | Callable[[str], str] | None,
+    argv: list[str],
+    spell_out: Callable[[Sequence[str]], list[str]],
+    start: Callable[[Sequence[str]], None],
+) -> None:
     try:
         argv = spell_out(argv)
         if _HELP.intersection(argv):

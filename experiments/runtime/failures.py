@@ -13,6 +13,7 @@ import tempfile
 import textwrap
 import traceback
 
+from experiments.runtime import surroundings
 from mtm_jax.errors import UserError
 
 REFUSED = 2
@@ -31,9 +32,10 @@ _ADVICE = {
         "check the path",
     ),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)"),
-    errno.EIO: "check the disk",
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV), "check the disk"),
+    **dict.fromkeys((errno.EFBIG,), "allow larger files (ulimit -f)"),
+    **dict.fromkeys((errno.ENOMEM, errno.EAGAIN), "end other programs, or allow more (ulimit -a)"),
 }
-_MEMORY = "choose a smaller model, batch, number of candidates or data set"
 
 
 def describe(error: Exception) -> tuple[int, str]:
@@ -49,10 +51,8 @@ def _describe(error: Exception) -> tuple[int, str]:
         place = "a file" if error.filename is None else error.filename
         reason = error.strerror or type(error).__name__
         return REFUSED, f"{place} cannot be read or written ({reason}); {_ADVICE[error.errno]}"
-    if isinstance(error, MemoryError):
-        return REFUSED, f"this machine has not enough memory ({_said(error)}); {_MEMORY}"
-    if "RESOURCE_EXHAUSTED" in str(error):  # what XLA says of its device
-        return REFUSED, f"the device has not enough memory ({_said(error)}); {_MEMORY}"
+    if sentence := surroundings.blame(error):
+        return REFUSED, sentence
     return BUG, (
         f"this is a bug in mtm_jax: {_said(error)}{_place(error)}; run again with --debug and "
         f"report it{_kept(error)}"

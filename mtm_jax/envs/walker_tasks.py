@@ -21,16 +21,17 @@ from mtm_jax.io import progress as progress_bar
 _BACKEND = "MUJOCO_GL"
 # dm_control looks for a window system when it is imported and warns where there is none. mujoco,
 # imported above, and other environments keep the user's choice, or their own.
-_unset = _BACKEND not in os.environ
-if _unset:
-    os.environ[_BACKEND] = "disable"
+_chosen = os.environ.get(_BACKEND)
+_known = (_chosen or "").lower() in ("egl", "glfw", "osmesa")
+os.environ[_BACKEND] = _chosen.lower() if _known else "disable"
 try:
     with warnings.catch_warnings(action="ignore"):
         from dm_control.rl import control
         from dm_control.suite import walker
 finally:
-    if _unset:
-        del os.environ[_BACKEND]
+    del os.environ[_BACKEND]
+    if _chosen is not None:
+        os.environ[_BACKEND] = _chosen
 
 TASKS = ("stand", "walk", "run")
 MAX_EPISODE_STEPS = 1000

@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import platform
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 import jax
@@ -15,7 +16,7 @@ from rich import box as rich_box
 from rich import console as rich_console
 from rich import table as rich_table
 
-from mtm_jax.io import records
+from mtm_jax.io import console, records
 
 RESULTS_FILE = "results.jsonl"
 _PACKAGES = ("jax", "flax", "mujoco", "gymnasium", "gymnasium-robotics", "dm_control", "minari")
@@ -135,15 +136,15 @@ def print_results(rows: Iterable[Mapping]) -> None:
             row["dataset"],
             row["method"],
             str(row["seed"]),
-            f"{np.mean(scores):.1f} ± {np.std(scores):.1f}",
+            console.spelled(f"{np.mean(scores):.1f} ± {np.std(scores):.1f}", sys.stdout),
             str(len(scores)),
             f"{np.mean(row['returns']):.1f}",
             "-" if target is None else f"{target:.1f}",
         )
-    console = rich_console.Console()
-    console.width = console.width if console.is_terminal else 120
-    console.print(table)
-    console.print("score ± standard deviation over episodes; 100 = D4RL's expert")
+    shown = rich_console.Console(file=console.standard_output())
+    shown.width = shown.width if shown.is_terminal else 120
+    shown.print(table)
+    shown.print("score ± standard deviation over episodes; 100 = D4RL's expert")
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,43 @@
+"""The seconds before a program runs, in which it imports: one line there too, whatever happens."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import types
+
+from experiments.runtime import failures
+
+
+def begin() -> None:
+    """Prepare the imports of a program; imports nothing that takes time."""
+    sys.excepthook = _fail
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
+        signal.signal(signal.SIGINT, _interrupt)
+    importlib.import_module("mtm_jax.envs")  # sees to MUJOCO_GL
+
+
+def end() -> None:
+    """Give Ctrl-C back to the program, whose imports are done."""
+    if signal.getsignal(signal.SIGINT) is _interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt(number: int, frame: types.FrameType | None) -> None:
+    """End at once: an exception within an import would be caught, or printed, by anybody."""
+    os.write(2, b"interrupted\n")
+    os._exit(128 + number)
+
+
+def _fail(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None):
+    """Say in one line why the imports failed."""
+    if "--debug" in sys.argv or not isinstance(error, Exception):
+        sys.__excepthook__(kind, error, trace)
+        code = failures.BUG
+    else:
+        code, sentence = failures.describe(error)
+        print(sentence, file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(code)
