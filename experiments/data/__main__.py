@@ -23,6 +23,7 @@ from mtm_jax.data import catalogue, sources
 from mtm_jax.data.d4rl import files as d4rl_files
 from mtm_jax.data.minari import download as minari_download
 from mtm_jax.errors import UserError
+from mtm_jax.io import cache
 
 _PROGRAM = "python -m experiments.data"
 _SOURCES = "SOURCE is hopper-medium (built-in data), d4rl:hopper-medium, minari:ID or a path."
@@ -166,7 +167,7 @@ def _megabytes(size: float) -> str:
 
 def _short(path: pathlib.Path) -> str:
     """Write a path as a shell takes it, from the home folder on."""
-    home = pathlib.Path.home()
+    home = cache.home()
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import jax
 import jaxlib
 
+from mtm_jax.errors import UserError
 from mtm_jax.io import cache
 
 _CHOSEN_BY_USER = "JAX_COMPILATION_CACHE_DIR"
@@ -31,14 +32,14 @@ def keep() -> pathlib.Path | None:
     """
     if _CHOSEN_BY_USER in os.environ or jax.config.jax_compilation_cache_dir is not None:
         return None
-    folder = cache.folder() / "compiled" / machine_digest()
     try:
+        folder = cache.folder() / "compiled" / machine_digest()
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         if not _ours_alone(folder):
             return None
         _sweep(folder)
-    except OSError:
+    except (OSError, UserError):
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # Jax's default of one second leaves out the many small programs, which add up.

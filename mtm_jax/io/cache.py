@@ -16,13 +16,32 @@ from mtm_jax.errors import UserError
 
 _STAGED = ".staged-"  # hidden, so that Minari's listings skip it
 _PARTIAL = ".partial-"  # work that the next call continues
+_NO_HOME = pathlib.Path("/nonexistent")  # as Debian calls it
 _ABANDONED_SECONDS = {_STAGED: 24 * 3600.0, _PARTIAL: 14 * 24 * 3600.0}
 
 
 def folder() -> pathlib.Path:
-    """Return `MTM_JAX_DATA`, or `~/.cache/mtm_jax` where that is not set."""
-    chosen = os.environ.get("MTM_JAX_DATA")
-    return pathlib.Path(chosen).expanduser() if chosen else pathlib.Path.home() / ".cache/mtm_jax"
+    """Return `MTM_JAX_DATA`, or `~/.cache/mtm_jax` where that is not set.
+
+    Raises:
+        UserError: it is not set, and the user has no home folder.
+    """
+    if chosen := os.environ.get("MTM_JAX_DATA"):
+        return pathlib.Path(chosen).expanduser()
+    if home() == _NO_HOME:
+        raise UserError(
+            "this user has no home folder to keep data in; set MTM_JAX_DATA to a folder that you "
+            "may write to"
+        )
+    return home() / ".cache/mtm_jax"
+
+
+def home() -> pathlib.Path:
+    """Return the user's home folder; one that does not exist where the machine knows none."""
+    try:
+        return pathlib.Path.home()
+    except RuntimeError:
+        return _NO_HOME
 
 
 @contextlib.contextmanager

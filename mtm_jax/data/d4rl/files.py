@@ -163,7 +163,7 @@ def _folders() -> list[pathlib.Path]:
     chosen = os.environ.get(_VARIABLE)
     return [
         *([pathlib.Path(chosen).expanduser()] if chosen else []),
-        pathlib.Path.home() / ".d4rl" / "datasets",
+        cache.home() / ".d4rl" / "datasets",
         cache.folder() / "d4rl",
     ]
 

@@ -14,6 +14,7 @@ from mtm_jax.data.minari import files as minari_files
 from mtm_jax.data.minari import metadata as minari_metadata
 from mtm_jax.data.minari import writer as minari_writer
 from mtm_jax.errors import UserError
+from mtm_jax.io import cache
 from mtm_jax.types import DataInfo, Trajectories
 
 OFFICIAL = {  # suite of environments -> ids of Minari's own data sets, and their levels
@@ -79,7 +80,7 @@ def read(
 
 
 def _home_root() -> pathlib.Path:
-    return pathlib.Path.home() / ".minari" / "datasets"
+    return cache.home() / ".minari" / "datasets"
 
 
 def _at(folder: pathlib.Path) -> pathlib.Path:
