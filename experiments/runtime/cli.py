@@ -26,7 +26,7 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 from rich import logging as rich_logging
 
-from experiments.runtime import cli_help, config_files, failures, signals, startup
+from experiments.runtime import cli_help, config_files, failures, signals, startup, surroundings
 from mtm_jax.errors import UserError
 from mtm_jax.io import console
 
@@ -75,6 +75,7 @@ def _run(
             return
         start(argv)
         config = parse(argv, _default_file(main))
+        surroundings.check_settings()
         _log_to_stderr()
         _keep_compiled()
         with signals.terminable():
