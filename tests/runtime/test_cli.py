@@ -211,7 +211,7 @@ NAMES = {"data": (":list", ":inspect", ":collect", ":convert", ":download")}
 
 
 def test_help_explains_every_key_of_every_program(root):
-    for file in sorted((root / "configs").glob("*.py")):
+    for file in sorted(set((root / "configs").glob("*.py")) - {root / "configs" / "common.py"}):
         for name in NAMES.get(file.stem, ("",)):
             pairs = dict(cli_help.flatten(config_files.load(f"{file}{name}")))
             said = cli_help.explanations(pairs, *cli_help.sources(str(file)))

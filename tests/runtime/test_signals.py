@@ -52,7 +52,7 @@ LOOPS = {
 def test_a_second_signal_ends_the_program_at_once(root, number, loop):
     program = f"""
 import threading, time
-from experiments import signals
+from experiments.runtime import signals
 with signals.interruptible() as interrupted:
     print("begun", flush=True)
     {LOOPS[loop]}
@@ -70,7 +70,7 @@ with signals.interruptible() as interrupted:
 def test_outside_of_a_loop_the_first_signal_ends_the_program(root):
     program = """
 import time
-from experiments import signals
+from experiments.runtime import signals
 with signals.terminable():
     try:
         print("begun", flush=True)
