@@ -77,13 +77,14 @@ def _bounds(
     if low is None and high is None:
         _check_unit(what, actions)
         low, high = -1.0, 1.0
-    given = [np.ravel(b).astype(float) for b in (low, high) if b is not None]
-    if len(given) < 2 or any(len(b) not in (1, dims) for b in given):
+    given = [np.ravel(b) for b in (low, high) if b is not None]
+    numbers = all(b.dtype.kind in "fiu" and len(b) in (1, dims) for b in given)
+    if len(given) < 2 or not numbers:
         raise UserError(
             f"{what}: action_low is {low} and action_high is {high}; give both, each a number "
             f"or one for each of the {dims} dimensions"
         )
-    low, high = (np.broadcast_to(bound, dims) for bound in given)
+    low, high = (np.broadcast_to(bound.astype(float), dims) for bound in given)
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         raise UserError(
             f"{what}: action_low is {low} and action_high is {high}; each must be finite and "

@@ -91,7 +91,14 @@ def _read(
 ) -> Trajectories:
     shown = {"progress": progress, "clip_actions": clip_actions}
     if source == "d4rl":
-        return d4rl.read(d4rl_files.locate(name, progress=progress), name, source, clip_actions)
+        read = d4rl.read(d4rl_files.locate(name, progress=progress), name, source, clip_actions)
+        spec, _ = registry.split_name(name)
+        if read.info.env_id != spec.d4rl_id:
+            _LOG.warning(
+                "%s: D4RL's data are of %s; they are evaluated in %s, as their name asks",
+                *(name, spec.d4rl_id, read.info.env_id),
+            )
+        return read
     if source == "minari":
         return minari.read(_minari_id(name), name, source=source, **shown)
     if name and not name.startswith("custom"):

@@ -14,6 +14,7 @@ from mtm_jax.errors import UserError
 
 _LOG = logging.getLogger("mtm_jax")
 _PART = 16_384  # rows that are held at a time
+_NEAR = 3  # rows by which a mark may stand wrong
 _SHUFFLED = 0.5  # share of steps that jump, beyond which rows are no recording
 
 
@@ -38,7 +39,7 @@ def jumps(following: np.ndarray | h5py.Dataset, observations: np.ndarray) -> np.
 def cut(
     what: str, last: np.ndarray, fixed: np.ndarray, jumping: np.ndarray, complete: bool
 ) -> np.ndarray:
-    """Cut episodes where they jump, and drop a mark beside such a jump, which it was meant for.
+    """Cut episodes where they jump, and drop a mark near such a jump, which it was meant for.
 
     Args:
         what: the data, for messages.
@@ -51,30 +52,33 @@ def cut(
         [N] bool, the ends.
 
     Raises:
-        UserError: most steps jump, so that rows are no recording, or a fixed mark is beside one.
+        UserError: most steps jump, so that rows are no recording, or a fixed mark is near one.
     """
     inside = jumping & ~last
     if not inside.any():
         return last
     _check_recording(what, inside, int((~last[:-1]).sum()))
-    beside = np.zeros_like(last)
-    beside[1:] |= inside[:-1]
-    beside[:-1] |= inside[1:]
-    wrong = last & ~jumping & beside
+    wrong = last & ~jumping & _near(inside)
     wrong[-1] = False  # nothing follows that could contradict it
     if (wrong & fixed).any():
         row = int((wrong & fixed).argmax())
         raise UserError(
-            f"{what}: row {row} is marked as an end, but by next_observations a row beside it is "
-            "one; correct the marks, or leave out next_observations"
+            f"{what}: row {row} is marked as an end, but by next_observations another row near it "
+            "is one; correct the marks, or leave out next_observations"
         )
     _LOG.log(
         logging.WARNING if complete else logging.INFO,
         "%s: next_observations jump at %d steps that are not marked as ends, the first in row %d; "
-        "episodes are cut there, and %d marks beside such a jump are dropped",
+        "episodes are cut there, and %d marks near such a jump are dropped",
         *(what, inside.sum(), inside.argmax(), wrong.sum()),
     )
     return (last & ~wrong) | inside
+
+
+def _near(marks: np.ndarray) -> np.ndarray:
+    """Mark the rows that are at most `_NEAR` away from a marked one, [N] bool."""
+    near = np.convolve(marks, np.ones(2 * _NEAR + 1))[_NEAR:-_NEAR]
+    return near > 0.5
 
 
 def _check_recording(what: str, inside: np.ndarray, steps: int) -> None:

@@ -177,12 +177,12 @@ def jumping(*ends, terminals=()):
     return own.from_arrays(arrays, env="hopper")
 
 
-@pytest.mark.parametrize("shift", [1, -1])
-def test_marks_beside_a_jump_of_next_observations_are_moved_to_it(shift, caplog):
+@pytest.mark.parametrize("shift", [1, -1, 2])
+def test_marks_near_a_jump_of_next_observations_are_moved_to_it(shift, caplog):
     read = jumping(*(LAST[:5] + shift), *LAST[5:])
     assert read.lengths.tolist() == list(LENGTHS)
     assert "jump at 5 steps that are not marked as ends, the first in row 4" in caplog.text
-    assert "5 marks beside such a jump are dropped" in caplog.text
+    assert "5 marks near such a jump are dropped" in caplog.text
 
 
 def test_ends_that_nothing_marks_are_jumps_of_next_observations(caplog):
@@ -195,12 +195,12 @@ def test_ends_that_nothing_marks_are_jumps_of_next_observations(caplog):
 
 def test_a_mark_far_from_every_jump_is_kept_beside_them():
     """Nothing is joined that something holds apart."""
-    read = jumping(*LAST[:3], LAST[3] + 2, *LAST[4:])
-    assert read.lengths.tolist() == [5, 7, 4, 9, 2, 1, 8, 6, 2, 10, 5]
+    read = jumping(*LAST[:7], LAST[7] + 4, *LAST[8:])
+    assert read.lengths.tolist() == [5, 7, 4, 9, 3, 8, 6, 2, 4, 6, 5]
 
 
-def test_terminals_beside_a_jump_are_refused():
-    with pytest.raises(UserError, match="row 5 is marked as an end, but by next_observations a r"):
+def test_terminals_near_a_jump_are_refused():
+    with pytest.raises(UserError, match="row 5 is marked as an end, but by next_observations an"):
         jumping(*LAST[1:], terminals=[LAST[0] + 1])
 
 

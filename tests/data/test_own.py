@@ -137,6 +137,8 @@ def test_a_rounding_error_beyond_the_unit_box_needs_no_bounds():
         ([-1.0] * 3, 1.0, "one for each of the 2 dimensions"),
         (1.0, -1.0, "each must be finite and the first below the second"),
         (-np.inf, 1.0, "each must be finite"),
+        ("a", 1.0, "give both, each a number"),
+        (True, 2.0, "give both, each a number"),
     ],
 )
 def test_bounds_that_make_no_sense_are_refused(low, high, words):

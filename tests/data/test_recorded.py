@@ -233,6 +233,21 @@ def test_where_the_space_is_unbounded_the_wrapper_says_the_bounds(tmp_path):
         minari.read(write(tmp_path / "b", actions, unbounded, [("RescaleAction", None)]))
 
 
+def test_actions_that_the_environment_clipped_are_clipped(tmp_path, caplog):
+    unbounded = np.full(3, -np.inf), np.full(3, np.inf)
+    actions = np.random.default_rng(1).normal(scale=2, size=(50, 3))
+    read = minari.read(write(tmp_path, actions, unbounded, [("ClipAction", {})]))
+    np.testing.assert_allclose(read.actions, np.clip(actions, -1, 1), atol=1e-6)
+    assert "clipped" in caplog.text
+
+
+def test_what_says_nothing_of_its_environment_is_taken_for_the_plain_one():
+    notes = []
+    info = minari_metadata.describe("it", {}, "hopper-x", "x", "minari", notes)
+    assert info.env_id == "Hopper-v5"
+    assert "taken for Hopper-v5 as it is, without wrappers and with default arg" in notes[0]
+
+
 def test_other_bounds_that_nothing_explains_are_refused(tmp_path):
     folder = write(tmp_path, np.zeros((50, 3)), (2 * LOW / 5, HIGH))
     with pytest.raises(

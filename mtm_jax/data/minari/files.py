@@ -13,7 +13,7 @@ import numpy as np
 from mtm_jax.data import custom, endings, hdf5, paths, validation
 from mtm_jax.data.minari import arrays
 from mtm_jax.data.minari import metadata as minari_metadata
-from mtm_jax.data.recorded import actions
+from mtm_jax.data.recorded import actions, settings
 from mtm_jax.errors import UserError
 from mtm_jax.io import cache
 from mtm_jax.types import DataInfo, Trajectories
@@ -47,6 +47,8 @@ def load(
     info = minari_metadata.describe(what, metadata, about, name, source, notes)
     compared = info is not None and info is not about and info.env_id
     mapped = minari_metadata.rescaled_from(what, metadata, info, notes) if compared else None
+    if compared:
+        clip_actions |= settings.clips(what, minari_metadata.env_spec(what, metadata))
     for note in notes:
         _LOG.warning("%s: %s", what, note)
     with hdf5.opened(_intact_file(folder, metadata)) as file:

@@ -122,6 +122,10 @@ def describe(
         texts = [about or name, *(about or name).split("/"), *_id_parts(metadata)]
         spec = data_info.env_of(what, *dict.fromkeys(texts))
         env_id = data_info.asked_id(about or "") or spec.builtin_id
+        notes.append(
+            f"nothing says how its environment was made; it is taken for {env_id or spec.name} as "
+            "it is, without wrappers and with default arguments"
+        )
     name = pathlib.PurePath(name).name if about is None else about
     info = data_info.of_env(spec, env_id, data_info.name_in(spec, name), source)
     return settings.agree(what, stored, info, notes) if env_id else info

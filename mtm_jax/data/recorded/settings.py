@@ -22,10 +22,11 @@ from mtm_jax.types import DataInfo
 # Arguments of environments that only matter for pictures.
 _DRAWING = {"render_mode", "render_fps", "width", "height", "camera_id", "camera_name"}
 _DRAWING |= {"default_camera_config", "max_geom", "visual_options"}
+_CLIP = "ClipAction"
 # Wrappers that leave flat observations, rewards, endings and the meaning of actions alone.
 _HARMLESS = {"OrderEnforcing", "PassiveEnvChecker", "RecordEpisodeStatistics", "RecordVideo"}
 _HARMLESS |= {"HumanRendering", "RenderCollection", "Monitor", "DataCollector", "TimeLimit"}
-_HARMLESS |= {"FlattenObservation", "DtypeObservation", "ClipAction", "SetInitialState"}
+_HARMLESS |= {"FlattenObservation", "DtypeObservation", _CLIP, "SetInitialState"}
 RESCALE = "RescaleAction"  # its actions can be mapped back
 _PACKAGES = {"gymnasium", "gymnasium_robotics", "gym", "mtm_jax"}  # that make our environments
 
@@ -127,6 +128,11 @@ def wrapper_names(what: str, stored: Mapping[str, Any]) -> list[str]:
     if not isinstance(wrappers, list) or not all(isinstance(w, Mapping) for w in wrappers):
         raise UserError(f"{what}: the additional_wrappers of its env_spec cannot be read")
     return [str(wrapper.get("name")) for wrapper in wrappers]
+
+
+def clips(what: str, stored: Mapping[str, Any]) -> bool:
+    """Whether the recorded environment clipped actions itself, so that doing it is exact."""
+    return _CLIP in wrapper_names(what, stored)
 
 
 def _code(stored: Mapping, env_id: str) -> list[str]:
