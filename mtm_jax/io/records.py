@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import BinaryIO
 
 from mtm_jax.errors import UserError
@@ -23,12 +23,47 @@ def append(path: pathlib.Path, row: Mapping) -> None:
         ValueError: a number is not finite.
     """
     line = _line(row).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with _held(path) as file:
         _drop_unfinished_line(file)
         file.write(line)
+
+
+def put(path: pathlib.Path, row: Mapping, same: Callable[[Mapping], bool]) -> None:
+    """Add one row in place of those that are the `same`; else, or in a damaged file, `append` it.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    row = plain(row)
+    with _held(path) as file:
+        try:
+            kept = [old for old in read_jsonl(path) if not same(old)]
+        except UserError:  # what was computed is not lost over that
+            _drop_unfinished_line(file)
+            file.write(_line(row).encode())
+        else:
+            rewrite(path, [*kept, row])
+
+
+@contextlib.contextmanager
+def _held(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """Open a file to append to it, while no other process changes or replaces it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("ab+") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(file, path):  # another process replaced it meanwhile
+                continue
+            yield file
+            return
+
+
+def _is_at(file: BinaryIO, path: pathlib.Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def rewrite(path: pathlib.Path, rows: Iterable[Mapping]) -> None:
@@ -55,6 +90,15 @@ def read_jsonl(path: str | os.PathLike) -> list[dict]:
             kind = type(rows[-1]).__name__
             raise UserError(f"{path} line {number} is damaged: it holds a {kind}, not an object")
     return rows
+
+
+def plain(row: Mapping) -> dict:
+    """Turn a row into what is read back of it.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.loads(_line(row))
 
 
 def _plain(value: object) -> object:

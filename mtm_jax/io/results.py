@@ -25,6 +25,7 @@ _RESULT_KEYS = (
     *("experiment", "env_id", "dataset", "method", "seed", "step", "checkpoint", "returns"),
     *("normalized_scores", "normalized_mean", "target_return", "settings", "versions"),
 )
+_MEASURED = ("returns", "normalized_scores", "normalized_mean", "metrics")
 
 
 def result(
@@ -104,13 +105,24 @@ def check_result(row: Mapping) -> None:
 
 
 def write_result(run_dir: str | os.PathLike, row: Mapping) -> None:
-    """Append one row, as `result` builds it, to `results.jsonl` of a run.
+    """Add one row, as `result` builds it, to `results.jsonl` of a run.
+
+    The same evaluation, done again, takes the place of the earlier one: a program that was killed
+    while it evaluated leaves no row twice.
 
     Raises:
         ValueError: see `check_result`.
     """
     check_result(row)
-    records.append(pathlib.Path(run_dir) / RESULTS_FILE, row)
+    asked = _asked(records.plain(row))
+    path = pathlib.Path(run_dir) / RESULTS_FILE
+    records.put(path, row, lambda old: _asked(old) == asked)
+
+
+def _asked(row: Mapping) -> dict:
+    """Select what a row answers: everything but what was measured, and how many episodes."""
+    known = {k: v for k, v in row.items() if k not in _MEASURED}
+    return known | {"episodes": len(row.get("returns") or ())}
 
 
 def versions() -> dict[str, str | None]:

@@ -113,6 +113,42 @@ def test_results_round_trip(tmp_path):
     assert first["versions"]["mujoco"] and first["versions"]["platform"] == "cpu"
 
 
+def test_the_same_evaluation_done_again_takes_the_place_of_the_first(tmp_path):
+    for method in ("bc", "rcbc"):
+        results.write_result(tmp_path, make_result(method=method))
+    again = make_result(method="bc", returns=[1.0, 2.0], metrics={"seconds": 3.0})
+    results.write_result(tmp_path, again)
+    others = ({"seed": 9}, {"step": 9}, {"settings": {"eval_seed": 9}}, {"target_return": 9.0})
+    for other in others:
+        results.write_result(tmp_path, make_result(method="bc", **other))
+    more = {"returns": [1.0, 2.0, 3.0], "normalized_scores": [1.0, 2.0, 3.0]}
+    results.write_result(tmp_path, make_result(method="bc", **more))
+    rows = records.read_jsonl(tmp_path / "results.jsonl")
+    assert [row["method"] for row in rows] == ["rcbc", "bc", *["bc"] * len(others), "bc"]
+    assert rows[1]["returns"] == [1.0, 2.0] and rows[1]["metrics"] == {"seconds": 3.0}
+
+
+def test_a_damaged_file_takes_a_result_nevertheless(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"a": \n{"cut')
+    results.write_result(tmp_path, make_result())
+    first, second = path.read_text().splitlines()
+    assert first == '{"a": ' and json.loads(second)["method"] == "rcbc"
+
+
+def test_a_row_that_waits_for_a_file_that_is_replaced_is_not_lost(tmp_path):
+    path = tmp_path / "results.jsonl"
+    records.append(path, {"n": 1})
+    with path.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        added = threading.Thread(target=records.append, args=(path, {"n": 3}))
+        added.start()
+        added.join(0.2)
+        records.rewrite(path, [{"n": 1}, {"n": 2}])
+    added.join()
+    assert [row["n"] for row in records.read_jsonl(path)] == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
