@@ -1,58 +1,34 @@
-"""What configuration files share: names with options, preset choice, mask mixtures."""
+"""What the pages share: reading NAME and its options, naming a run, options of plans."""
 
 from __future__ import annotations
 
 from ml_collections import config_dict
 
-from mtm_jax import masks
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 
-M3PC_WEIGHTS = {"states": 0.2, "returns": 0.1, "actions": 0.6, "rewards": 0.1}
-MTM_WEIGHTS = {"states": 0.2, "returns": 0.1, "actions": 0.7}
-
-
-def mask_patterns(**weights: float) -> dict[str, float]:
-    """Weights of every pattern there is, zero unless named, so that each can be overridden."""
-    names = (*masks.TRAINING_DISTRIBUTIONS, *masks.PROMPTS)
-    unknown = sorted(set(weights) - set(names))
-    if unknown:
-        raise UserError(f"unknown mask patterns {unknown}; choose among {', '.join(names)}")
-    return {name: float(weights.get(name, 0.0)) for name in names}
-
-
-# What a model is trained for: everything, by random masks or mostly by the prompts of test time,
-# which have probability zero under these; or one of the two parts of a planner (M3PC figure 6). A
-# world model of its own has not seen the prompt rp: plan with readout=fd.
-ROLES = {
-    "unified": {},
-    "prompts": mask_patterns(random_autoregressive=0.2, rcbc=0.2, bc=0.1, fd=0.4, id=0.05, pi=0.05),
-    "policy": mask_patterns(rcbc=1.0),
-    "world": mask_patterns(fd=1.0),
-}
-
-# How M3PC plans (table 4, but for xi: in standard deviations over the candidates, raw there).
+# How M3PC plans (table 4, where xi multiplies raw utilities).
 PLAN = {
-    "candidates": 625,  # N, plans to choose among
+    "candidates": 625,  # action sequences to choose among (N)
     "history": 4,  # past steps in view
-    "horizon": 4,  # planned steps, the present one included
-    "lambda_": 0.6,  # weight of longer n-step returns
-    "current_state": "true",  # or reconstructed
-    "convention": "equation3",  # or released
-    "pruned": True,  # False: whole passes, the same numbers; reconstructed states need them
+    "horizon": 4,  # planned steps, the present one included (h)
+    "lambda_": 0.6,  # weight of longer n-step returns: 0 trusts the first value, 1 the last
+    "current_state": "true",  # state that stands for the present: true or reconstructed
+    "convention": "equation3",  # values and discount of equation3, or those of the released code
+    "pruned": True,  # compute only the tokens that are needed; False: full passes, same numbers
 }
-# What differs by what guides.
+# What differs between guidance by predicted returns (M3PC-M) and by a critic (M3PC-Q).
 PLAN_M = {
-    "discount": 0.99,  # gamma; of m3pc_q, nothing: the critic's
-    "xi": 1.0,  # multiplies the utilities in the softmax
-    "xi_unit": "std",  # standard deviations over the candidates, or raw
-    "spread": 0.5,  # multiplies the standard deviations of the proposals
-    "readout": "rp",  # rewards and returns from: fd, the forward pass; rp, a pass of their own
+    "discount": 0.99,  # discount of future rewards; unset: that of the critic
+    "xi": 1.0,  # factor of the utilities in the softmax over the candidates
+    "xi_unit": "std",  # unit of these utilities: std over the candidates, or raw
+    "spread": 0.5,  # factor of the policy's standard deviation when candidates are drawn
+    "readout": "rp",  # pass from which rewards and returns are read: fd, or rp, one of its own
 }
 
 
 def plan_q() -> dict:
-    """What M3PC-Q has instead; its discount is a reference, which copies of a dict would share."""
+    """Options of M3PC-Q; a new dict each time, because copies would share the placeholder."""
     return {
         "discount": config_dict.placeholder(float),
         "xi": 1.0,
@@ -65,16 +41,16 @@ def plan_q() -> dict:
 def add_planning(config: config_dict.ConfigDict) -> None:
     """Add the keys of programs that evaluate plans."""
     config.eval = config_dict.ConfigDict()
-    config.eval.episodes = 20
-    config.eval.seed = 1_000  # environments are reset with seed, seed + 1, ...
-    config.eval.target_fraction = 1.0  # of the best return in the training data
-    config.world = ""  # run whose model answers what plans lead to; empty: the run's own
+    config.eval.episodes = 20  # episodes of each method
+    config.eval.seed = 1_000  # environments are reset with this seed, seed + 1, ...
+    config.eval.target_fraction = 1.0  # return to aim for: 0 is the data's mean, 1 its best
+    config.world = ""  # run folder of another model that rolls out candidates; empty: the run's own
     config.plan = config_dict.ConfigDict(PLAN)
-    config.m3pc_m = config_dict.ConfigDict(PLAN_M)  # instead, where M3PC-M plans
-    config.m3pc_q = config_dict.ConfigDict(plan_q())  # instead, where M3PC-Q plans
+    config.m3pc_m = config_dict.ConfigDict(PLAN_M)  # M3PC-M
+    config.m3pc_q = config_dict.ConfigDict(plan_q())  # M3PC-Q
 
 
-# Keys of a configuration that NAME decides, and how NAME says them.
+# Keys that NAME decides together with others, and how NAME says them.
 RUN_NAME_KEYS = {
     "env": "ENV",
     "preset": "ENV,preset=small|base|paper",
@@ -84,12 +60,12 @@ RUN_NAME_KEYS = {
 
 def name_run(config: config_dict.ConfigDict, text: str) -> None:
     """Add the keys that say which run is meant; `text` is what configs/pretrain.py was given."""
-    config.run = ""  # the run folder; empty: where configs/pretrain.py:NAME with these keys goes
-    config.env = ""  # of the run that NAME stands for, like preset and variant
-    config.preset = ""  # small, base or paper; of the run that NAME stands for
-    config.variant = ""  # m3pc or mtm; of the run that NAME stands for
-    config.source = "builtin"  # of the run that NAME stands for
-    config.seed = 0  # of the run that NAME stands for
+    config.run = ""  # run folder; empty: that of configs/pretrain.py:NAME with the keys below
+    config.env = ""  # data set of the run that NAME stands for
+    config.preset = ""  # preset of that run: small, base or paper
+    config.variant = ""  # variant of that run: m3pc or mtm
+    config.source = "builtin"  # source of the data of that run
+    config.seed = 0  # seed of that run
     if text:
         config.env, options = parse(
             text, preset=("auto", "small", "base", "paper"), variant=("m3pc", "mtm")

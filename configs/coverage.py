@@ -1,6 +1,12 @@
-"""Compare what random actions and the explorer's ladder reach of ExORL's walker.
+"""Compare the states of ExORL's walker that random actions and the explorer's ladder reach.
 
-python -m experiments.coverage --config.out=results/data/walker_coverage.jsonl
+python -m experiments.coverage
+
+100 000 steps of each (results/data/walker_coverage.jsonl):
+
+source      occupied cells of the grid   particle entropy
+random                           3 554               0.56
+explorer                        19 857               1.27
 """
 
 from ml_collections import config_dict
@@ -9,8 +15,8 @@ from ml_collections import config_dict
 def get_config():
     config = config_dict.ConfigDict()
     config.actors = ""  # folder of a ladder; empty: the one that comes with this package
-    config.steps = 100_000  # of each source
-    config.num_envs = 16  # that are stepped together
-    config.out = "results/data/walker_coverage.jsonl"  # rows are appended
-    config.seed = 0
+    config.steps = 100_000  # environment steps of each source
+    config.num_envs = 16  # environments stepped together
+    config.seed = 0  # seed of the environments and the actions
+    config.out = "results/data/walker_coverage.jsonl"  # file to append a row per source to
     return config

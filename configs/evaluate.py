@@ -1,6 +1,9 @@
-"""Evaluate a pretrained run as a policy.
+"""Evaluate a pretraining run again as a policy, with other settings.
 
 python -m experiments.evaluate --config.run=runs/pretrain/hopper-medium-m3pc-small-seed0
+
+Ten episodes of hopper take 5 to 20 s for each method on one CPU core
+(results/m3pc_offline/hopper_medium.jsonl).
 """
 
 from ml_collections import config_dict
@@ -8,10 +11,12 @@ from ml_collections import config_dict
 
 def get_config():
     config = config_dict.ConfigDict()
-    config.run = ""  # the run folder
+    config.run = ""  # run folder of the pretraining
+
+    # Evaluation
     config.eval = config_dict.ConfigDict()
-    config.eval.methods = ("bc", "rcbc")  # ways to act: bc, rcbc
-    config.eval.episodes = 20
-    config.eval.seed = 1_000  # environments are reset with seed, seed + 1, ...
-    config.eval.target_fraction = 1.0  # of the best return in the training data
+    config.eval.methods = ("bc", "rcbc")  # methods to evaluate: bc, rcbc
+    config.eval.episodes = 20  # episodes of each method
+    config.eval.seed = 1_000  # environments are reset with this seed, seed + 1, ...
+    config.eval.target_fraction = 1.0  # return to aim for: 0 is the data's mean, 1 its best
     return config

@@ -1,17 +1,19 @@
-"""Convert a published MTM or M3PC checkpoint (seconds).
+"""Convert a checkpoint that MTM or M3PC published (PyTorch) into model.json and params.npz.
 
-    python -m experiments.import_checkpoint file.pt OUT
+python -m experiments.import_checkpoint FILE.pt OUT
 
-It needs torch, and nothing else does: pip install torch
+Takes seconds. It needs torch, which no other program does: pip install torch
 """
 
 from ml_collections import config_dict
 
+unset = config_dict.placeholder
+
 
 def get_config():
     config = config_dict.ConfigDict()
-    config.file = ""  # the checkpoint, a .pt file
-    config.out = ""  # the folder to write
-    config.heads = 4  # attention heads, which no parameter tells
-    config.window = 0  # steps; 0 = as in the checkpoint's pos_embed
+    config.file = ""  # checkpoint to convert, a .pt file
+    config.out = ""  # folder to write
+    config.heads = 4  # attention heads, which the checkpoint does not tell
+    config.window = unset(int)  # steps of a window; unset: as many as the checkpoint has
     return config

@@ -1,17 +1,30 @@
 """Pretrain a masked trajectory model and evaluate it as a policy.
 
+The model, masks and loss of M3PC (Wen et al., ICLR 2025, table 4), or, with variant=mtm, those of
+MTM (Wu et al., ICML 2023, table C.2).
+
 python -m experiments.pretrain --config=configs/pretrain.py:hopper-medium
-python -m experiments.pretrain --config=configs/pretrain.py:walker2d-expert,preset=paper
 python -m experiments.pretrain --config=configs/pretrain.py:hopper-medium,variant=mtm
 python -m experiments.pretrain --config=configs/pretrain.py:hopper-medium,role=world
+python -m experiments.pretrain --config=configs/pretrain.py:walker2d-expert,preset=paper
+
+preset   machine                     data and training    hopper-medium, seed 0
+small    two CPU cores               382 s                bc 29.8, rcbc 49.7
+base     one GPU                     not trained yet
+paper    one GPU with much memory    not trained yet
+
+The scores are means of 20 episodes; the cores ran float32 matmuls at 149 GFLOP/s
+(results/pretrain/hopper_medium_quick_start.jsonl). More scores are in docs/results.md.
 """
 
 from ml_collections import config_dict
 
 from configs import common
+from mtm_jax import masks
 from mtm_jax.data import info as data_info
 
-# Keys that the name decides together with others, and how the name says them.
+unset = config_dict.placeholder
+# Keys that NAME decides together with others, and how NAME says them.
 NAME_KEYS = {
     "env": "ENV",
     "preset": "ENV,preset=small|base|paper",
@@ -19,130 +32,164 @@ NAME_KEYS = {
     "role": "ENV,role=unified|prompts|policy|world",
 }
 
-FRACTIONS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)  # of each modality that are visible
-
-# Suite of environments -> what its papers set differently.
-DIFFERENCES = {"adroit": {"masks.fractions": (0.4, *FRACTIONS)}}  # MTM appendix C
-
 
 def get_config(name="hopper-medium"):
     env, options = common.parse(
         name,
         preset=("auto", "small", "base", "paper"),
         variant=("m3pc", "mtm"),
-        role=tuple(common.ROLES),
+        role=tuple(ROLES),
     )
-    preset = common.choose(options["preset"])
-    mtm = options["variant"] == "mtm"
+    preset, variant, role = common.choose(options["preset"]), options["variant"], options["role"]
+    spec = data_info.find_env(env)
 
     config = config_dict.ConfigDict()
-    config.env = env  # <env>-<level>
-    config.preset = preset  # small, base or paper; the name decides it
-    config.variant = options["variant"]  # m3pc: TanhNormal actions and rewards; mtm: squared errors
-    config.role = options["role"]  # prompts: under those of test time; policy, world: one
-    config.source = "builtin"  # builtin, d4rl, minari, minari:<id> or a path
-    config.seed = 0
-    config.seeds = 1  # trained in one program: seed, seed + 1, ...; each has its own run folder
+    config.env = env  # data set: <env>-<level>
+    config.preset = preset  # size of the model and length of the training: small, base or paper
+    config.variant = variant  # m3pc: distributions of actions, and rewards; mtm: squared errors
+    config.role = role  # roles to train for: unified or prompts (all of them), policy or world
+    config.source = "builtin"  # builtin, d4rl, minari, minari:<id> or the path of a file or folder
+    config.seed = 0  # seed of the initial parameters, batches, masks and dropout
+    config.seeds = 1  # runs to train in one program, with seeds seed, seed + 1, ...
     config.sweep = config_dict.ConfigDict()
-    config.sweep.learning_rate = ()  # likewise, instead of optim.learning_rate
-    config.sweep.entropy_target = ()  # likewise, instead of loss.entropy_target
-    config.out = ""  # run folder; empty: runs/pretrain/<what is run>
+    config.sweep.learning_rate = ()  # train one run for each, instead of optim.learning_rate
+    config.sweep.entropy_target = ()  # train one run for each, instead of loss.entropy_target
+    config.out = ""  # run folder; empty: runs/pretrain/<data set>-<variant>-<preset>-seed<seed>
 
+    # Data
     config.data = config_dict.ConfigDict()
-    config.data.steps = 0  # steps of built-in data to collect, or of ExORL data to read; 0 = all
-    config.data.clip_actions = False  # True: read data of which many actions exceed the bounds
-    config.data.train_fraction = 0.95  # of the episodes
-    config.data.split_seed = 0  # of the choice of held-out episodes
-    config.data.actions_fraction = 1.0  # of the training episodes that keep their actions
+    config.data.steps = unset(int)  # steps of built-in or ExORL data to use; unset: all
+    config.data.clip_actions = False  # True: accept and clip data with many actions out of bounds
+    config.data.train_fraction = 0.95  # share of the episodes to train on; the rest is held out
+    config.data.split_seed = 0  # seed of the choice of held-out episodes
+    config.data.actions_fraction = 1.0  # share of the training episodes that keep their actions
 
+    # Model
     config.model = config_dict.ConfigDict()
-    config.model.window = 4 if mtm else 8
-    config.model.width = 512
-    config.model.heads = 4  # of attention
-    config.model.encoder_layers = 2  # transformer blocks that read visible tokens
+    config.model.window = 8  # steps of a window (T)
+    config.model.width = 512  # width of the transformer (C)
+    config.model.heads = 4  # attention heads
+    config.model.encoder_layers = 2  # transformer blocks that read the visible tokens
     config.model.decoder_layers = 1  # transformer blocks that predict all tokens
-    config.model.dropout = 0.1  # share of units that are left out in training
-    config.model.compute_dtype = "auto"  # bfloat16 on accelerators, float32 on the CPU
-    config.model.positions = "released"  # of the window slots; orthogonal: neighbours differ more
-    config.model.remat = False  # True: less memory, a third more to compute
-    config.model.bins = 0  # 0 = continuous tokens; else uniform bins per dimension (mtm only)
+    config.model.dropout = 0.1  # dropout rate during training
+    config.model.compute_dtype = "auto"  # float32, bfloat16; auto: bfloat16 on accelerators only
+    config.model.positions = "released"  # slot embedding: as released, or orthogonal slots
+    config.model.remat = False  # rematerialise layers: less memory, a third more computation
+    config.model.bins = 0  # bins per dimension of discrete tokens (mtm only); 0: continuous tokens
 
+    # Masks
     config.masks = config_dict.ConfigDict()
-    patterns = common.mask_patterns(random_autoregressive=1.0)
-    config.masks.patterns = config_dict.ConfigDict(patterns)  # weights of these masks
-    config.masks.fractions = FRACTIONS  # visible shares of random masks; one is drawn per modality
-    weights = common.MTM_WEIGHTS if mtm else common.M3PC_WEIGHTS
-    config.masks.modality_weights = config_dict.ConfigDict(weights)  # of the autoregressive token
+    patterns = dict.fromkeys((*masks.TRAINING_DISTRIBUTIONS, *masks.PROMPTS), 0.0)
+    patterns["random_autoregressive"] = 1.0
+    config.masks.patterns = config_dict.ConfigDict(patterns)  # weight among the training masks
+    config.masks.fractions = FRACTIONS  # visible shares of random masks, one drawn per modality
+    weights = config_dict.ConfigDict(MODALITY_WEIGHTS[variant])
+    config.masks.modality_weights = weights  # weight for drawing the autoregressive token from it
 
+    # Loss; all of these belong to the action distributions of variant m3pc.
     config.loss = config_dict.ConfigDict()
-    config.loss.entropy_constraint = True  # False: likelihood alone
-    config.loss.entropy_target = -3.0  # nats
-    config.loss.entropy_reduction = "joint"  # or per_dimension, as the released code
-    config.loss.entropy_samples = 4
-    config.loss.initial_sigma = 0.1  # of the Lagrange multiplier that holds the entropy
-    config.loss.sigma_learning_rate = 1e-4  # of that multiplier
+    config.loss.entropy_constraint = True  # bound the entropy from below; False: likelihood only
+    config.loss.entropy_target = -3.0  # lower bound of the entropy, in nats (beta in equation 2)
+    config.loss.entropy_reduction = "joint"  # entropy of the joint action, or per_dimension
+    config.loss.entropy_samples = 4  # samples for the estimate of the entropy
+    config.loss.initial_sigma = 0.1  # Lagrange multiplier of the entropy bound at the start
+    config.loss.sigma_learning_rate = 1e-4  # learning rate of the Lagrange multiplier
 
-    config.batch_size = 1024 if mtm else 2048  # MTM table C.2, M3PC table 4
-    config.micro_batches = 1  # parts of a batch, computed in turn: the same step in less memory
+    # Optimiser
+    config.batch_size = 2048  # windows of a gradient step
+    config.micro_batches = 1  # parts in which a batch is computed: less memory, the same step
     config.steps = 140_000  # gradient steps
     config.optim = config_dict.ConfigDict()
-    config.optim.learning_rate = 1e-4  # of AdamW, after the warm-up
-    config.optim.warmup_fraction = 2 / 7  # 40 000 of 140 000
-    config.optim.weight_decay = 0.01 if mtm else 0.005
-    config.optim.b2 = 0.999  # decay of the squared gradients' average
-    config.optim.clip_norm = 0.0
+    config.optim.learning_rate = 1e-4  # learning rate of AdamW after the warm-up
+    config.optim.warmup_fraction = 2 / 7  # share of the steps that warm up; papers: 40 000 steps
+    config.optim.weight_decay = 0.005  # weight decay, applied to matrices only
+    config.optim.b2 = 0.999  # decay rate of the running average of squared gradients
+    config.optim.clip_norm = 0.0  # largest norm of the gradient; 0: no clipping
 
-    config.log_every = 100  # steps in one compiled call
-    config.validate_every = 2_000  # steps
-    config.save_every = 2_000  # steps between two checkpoints
-    config.keep_best = (
-        0  # checkpoints that are kept besides the newest two, for the best keep_metric
-    )
-    config.keep_metric = "valid/train_masks/actions"  # lower is better; metrics.jsonl names them
-    config.use_older = False  # continue from the newest good checkpoint where the newest is damaged
-    config.debug_batch = ""  # a file of a run's debug folder: repeat that step, say what is wrong
-    config.distributed = False  # True: one training in several processes, as a scheduler started
-    config.wandb_project = ""  # also log to this project of Weights & Biases
+    # Logging and checkpoints
+    config.log_every = 100  # steps between rows of metrics; they run in one compiled call
+    config.validate_every = 2_000  # steps between validations on held-out episodes
+    config.save_every = 2_000  # steps between checkpoints
+    config.keep_best = 0  # checkpoints to keep besides the newest two: the best by keep_metric
+    config.keep_metric = "valid/train_masks/actions"  # a metric of metrics.jsonl; lower is better
+    config.use_older = False  # continue from an older checkpoint where the newest is damaged
+    config.debug_batch = ""  # file in the debug folder of a run: repeat that step and diagnose it
+    config.distributed = False  # train in the several processes that a scheduler has started
+    config.wandb_project = ""  # Weights & Biases project to log to as well; empty: none
 
+    # Evaluation
     config.eval = config_dict.ConfigDict()
-    config.eval.methods = ("bc", "rcbc")  # ways to act: bc, rcbc
-    config.eval.episodes = 20
-    config.eval.seed = 1_000  # environments are reset with seed, seed + 1, ...
-    config.eval.target_fraction = 1.0  # of the best return in the training data
-    config.eval.history = 3 if mtm else 4  # past steps in view
-    spec = data_info.find_env(env)
-    if spec is not None:
-        config.update_from_flattened_dict(DIFFERENCES.get(spec.suite, {}))
-    if preset == "base":
-        _base(config)
-    if preset == "small":
-        _small(config)
-    config.masks.patterns.update(common.ROLES[config.role])
+    config.eval.methods = ("bc", "rcbc")  # methods to evaluate: bc, rcbc
+    config.eval.episodes = 20  # episodes of each method
+    config.eval.seed = 1_000  # environments are reset with this seed, seed + 1, ...
+    config.eval.target_fraction = 1.0  # return to aim for: 0 is the data's mean, 1 its best
+    config.eval.history = 4  # past steps in view
+
+    suite = SUITES.get(spec.suite if spec else "", {})
+    config.lock().update_from_flattened_dict(
+        VARIANTS[variant] | suite | PRESETS[preset] | ROLES[role]
+    )
     return config
 
 
-def _base(config):
-    """One GPU, minutes."""
-    config.model.width = 256
-    config.batch_size = 1024
-    config.steps = 20_000
-    config.optim.learning_rate = 3e-4
-    config.optim.warmup_fraction = 0.1
-    config.optim.clip_norm = 1.0
+# Visible shares of a random mask, and how often the autoregressive token is of which modality.
+FRACTIONS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
+MODALITY_WEIGHTS = {
+    "m3pc": {"states": 0.2, "returns": 0.1, "actions": 0.6, "rewards": 0.1},
+    "mtm": {"states": 0.2, "returns": 0.1, "actions": 0.7},
+}
 
-
-def _small(config):
-    """Two CPU cores, minutes."""
-    config.data.steps = 200_000
-    config.model.width = 64
-    config.model.dropout = 0.0
-    config.model.positions = "orthogonal"
-    config.batch_size = 128
-    config.steps = 6_000
-    config.optim.learning_rate = 3e-3
-    config.optim.warmup_fraction = 0.1
-    config.optim.b2 = 0.98
-    config.optim.clip_norm = 1.0
-    config.log_every = 50
-    config.validate_every = 500
-    config.save_every = 500
+# What differs from the values above; where tables name the same key, the later table counts.
+VARIANTS = {
+    "m3pc": {},
+    "mtm": {
+        "model.window": 4,
+        "batch_size": 1024,
+        "optim.weight_decay": 0.01,
+        "eval.history": 3,
+    },
+}
+# MTM appendix C.
+SUITES = {"adroit": {"masks.fractions": (0.4, *FRACTIONS)}}
+PRESETS = {
+    "small": {
+        "data.steps": 200_000,
+        "model.width": 64,
+        "model.dropout": 0.0,
+        "model.positions": "orthogonal",
+        "batch_size": 128,
+        "steps": 6_000,
+        "optim.learning_rate": 3e-3,
+        "optim.warmup_fraction": 0.1,
+        "optim.b2": 0.98,
+        "optim.clip_norm": 1.0,
+        "log_every": 50,
+        "validate_every": 500,
+        "save_every": 500,
+    },
+    "base": {
+        "model.width": 256,
+        "batch_size": 1024,
+        "steps": 20_000,
+        "optim.learning_rate": 3e-4,
+        "optim.warmup_fraction": 0.1,
+        "optim.clip_norm": 1.0,
+    },
+    "paper": {},
+}
+# Under random masks the prompts of test time hardly ever occur. A policy and a world model are the
+# two parts of a planner (M3PC figure 6); such a world model has not seen the prompt rp: plan with
+# readout=fd.
+ROLES = {
+    "unified": {},
+    "prompts": {
+        "masks.patterns.random_autoregressive": 0.2,
+        "masks.patterns.rcbc": 0.2,
+        "masks.patterns.bc": 0.1,
+        "masks.patterns.fd": 0.4,
+        "masks.patterns.id": 0.05,
+        "masks.patterns.pi": 0.05,
+    },
+    "policy": {"masks.patterns.random_autoregressive": 0.0, "masks.patterns.rcbc": 1.0},
+    "world": {"masks.patterns.random_autoregressive": 0.0, "masks.patterns.fd": 1.0},
+}

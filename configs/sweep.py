@@ -1,6 +1,9 @@
 """Run an experiment over data sets and seeds, on Slurm or on this machine.
 
-python -m experiments.sweep --config.experiment=pretrain --config.names="('hopper-medium',)"
+python -m experiments.sweep --config.names="('hopper-medium','walker2d-medium')" \
+    --config.seeds="(0,1,2)" --config.executor=local
+
+It needs submitit: .venv/bin/pip install -e '.[cluster]'
 """
 
 from ml_collections import config_dict
@@ -8,17 +11,21 @@ from ml_collections import config_dict
 
 def get_config():
     config = config_dict.ConfigDict()
-    config.experiment = "pretrain"  # the program: python -m experiments.EXPERIMENT
-    config.names = ("hopper-medium",)  # one job for each NAME of configs/EXPERIMENT.py:NAME ...
-    config.seeds = (0,)  # ... and each of these; empty: the program is given no seed
-    config.overrides = ()  # more keys, "KEY=VALUE"; {name} and {seed} stand for the job's
-    config.executor = "slurm"  # or local: on this machine
-    config.folder = "runs/sweep"  # logs, and what submitit needs; shared by the cluster's machines
-    config.parallel = 8  # jobs that run at once
-    config.hours = 24.0  # of one job, until it is stopped and queued again
-    config.requeues = 20  # how often that may be
-    config.gpus = 1  # of a job; on this machine all jobs share the first ones
-    config.cpus = 8  # of a job, on Slurm
-    config.memory_gb = 64  # of a job, on Slurm
-    config.partition = ""  # of Slurm; empty: its default
+
+    # Jobs: one for each name and seed
+    config.experiment = "pretrain"  # program to run: python -m experiments.EXPERIMENT
+    config.names = ("hopper-medium",)  # names for configs/EXPERIMENT.py:NAME
+    config.seeds = (0,)  # seeds; empty: the program is given none
+    config.overrides = ()  # further keys, "KEY=VALUE"; {name} and {seed} stand for those of a job
+
+    # Resources
+    config.executor = "slurm"  # slurm, or local: this machine
+    config.folder = "runs/sweep"  # folder of the logs; on a cluster all its machines must see it
+    config.parallel = 8  # jobs that run at the same time
+    config.hours = 24.0  # time limit of a job, after which it is queued again and continues
+    config.requeues = 20  # times that a job may be queued again
+    config.gpus = 1  # GPUs of a job; on this machine all jobs share the first ones
+    config.cpus = 8  # CPU cores of a job, on Slurm
+    config.memory_gb = 64  # memory of a job in GB, on Slurm
+    config.partition = ""  # partition of Slurm; empty: its default
     return config

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
+from configs import critic as page
 from experiments import pretrain
 from experiments.runtime import cli, runs, signals
 from experiments.training import build, group, named_run, nonfinite
@@ -26,15 +27,6 @@ from mtm_jax.config import CriticConfig
 from mtm_jax.errors import UserError
 from mtm_jax.io import progress
 from mtm_jax.training import dataset, iql
-
-# By the run's preset. M3PC table 4 has a discount of 0.99; plans by a critic that looks no further
-# than 100 steps fell earlier (README, Planning).
-PAPER = {"steps": 1_000_000, "discount": 0.99, "polyak": 0.005, "hidden": (256, 256)}
-PRESETS = {
-    "small": {"steps": 30_000, "discount": 0.997, "polyak": 0.02, "hidden": (128, 128)},
-    "base": PAPER | {"steps": 200_000},
-    "paper": PAPER,
-}
 
 
 def main(config: config_dict.ConfigDict) -> None:
@@ -143,17 +135,15 @@ def check(config: config_dict.ConfigDict) -> None:
     for key in ("log_every", "save_every"):
         if config[key] < 1:
             raise UserError(f"{key} is {config[key]} updates; it must be at least 1")
-    if config.critic.steps < 0:
-        raise UserError(
-            f"critic.steps is {config.critic.steps} updates; give a number, or 0 for the preset's"
-        )
+    if config.critic.steps is not None and config.critic.steps < 1:
+        raise UserError(f"critic.steps is {config.critic.steps} updates; it must be at least 1")
 
 
 def make_settings(config: config_dict.ConfigDict, preset: str, data: build.Data) -> CriticConfig:
-    """Collect the settings of the training program."""
-    values = dict(config)
-    values |= {key: values[key] or default for key, default in PRESETS[preset].items()}
-    values["unit"] = values["unit"] or typical_value(data, values["discount"])
+    """Collect the settings of the training program; those that are unset are the preset's."""
+    values = page.PRESETS[preset] | {k: v for k, v in config.items() if v is not None}
+    if "unit" not in values:
+        values["unit"] = typical_value(data, values["discount"])
     return CriticConfig(total_steps=values.pop("steps"), **values)
 
 

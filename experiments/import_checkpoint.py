@@ -29,7 +29,7 @@ def main(config: config_dict.ConfigDict) -> None:
         )
     arrays = read_state_dict(config.file)
     model_config, params = torch_import.from_torch_state_dict(
-        arrays, heads=config.heads, window=config.window or None
+        arrays, heads=config.heads, window=config.window
     )
     model_files.save_model(config.out, model_config, params)
     names = ", ".join(m.name for m in model_config.modalities)

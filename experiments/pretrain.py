@@ -77,6 +77,8 @@ def check(config: config_dict.ConfigDict) -> None:
     for key in ("log_every", "validate_every", "save_every"):
         if config[key] < 1:
             raise UserError(f"{key} is {config[key]} steps; it must be at least 1")
+    if config.data.steps is not None and config.data.steps < 1:
+        raise UserError(f"data.steps is {config.data.steps}; it must be at least 1")
     if config.data.split_seed < 0:
         raise UserError(f"data.split_seed is {config.data.split_seed}; it must not be negative")
     if not 0 < config.data.actions_fraction <= 1:

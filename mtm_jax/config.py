@@ -17,7 +17,7 @@ def _require(ok: bool, message: str) -> None:
 
 def _check_network(hidden: tuple[int, ...], learning_rate: float) -> None:
     _require(
-        len(hidden) > 0 and min(hidden) >= 1,
+        len(hidden) > 0 and all(isinstance(n, int) and n >= 1 for n in hidden),
         f"hidden is {hidden}; it must be a tuple of layer widths, each at least 1",
     )
     _require(

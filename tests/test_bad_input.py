@@ -215,6 +215,7 @@ CASES = [
     ("pretrain", PRETRAIN + "--config.eval.methods=('ppo',)", "choose among bc, rcbc"),
     ("pretrain", PRETRAIN + "--config.eval.history=8", "history is 8; with a window of 8"),
     ("pretrain", PRETRAIN + "--config.data.train_fraction=1.5", "fraction is 1.5"),
+    ("pretrain", PRETRAIN + "--config.data.steps=0", "data.steps is 0; it must be at least 1"),
     # Data of a pretraining.
     ("pretrain", PRETRAIN + "--config.source={tmp}/gone.hdf5", "gone.hdf5' is neither one of"),
     (
@@ -275,6 +276,7 @@ CASES = [
     ("critic", "--config.run={run} --config.critic.expectile=1.5", "expectile is 1.5"),
     ("critic", "--config.run={run} --config.critic.discount=nan", "discount is nan"),
     ("critic", "--config.run={run} --config.critic.hidden=(0,)", r"hidden is \(0,\)"),
+    ("critic", "--config.run={run} --config.critic.hidden=wide", r"hidden is \('wide',\)"),
     ("critic", "--config.run={run}", "holds a run of None", text("run/config.json", "{}")),
     ("critic", "--config.run={run}", "lacks seed", a_config(lambda c: c.pop("seed"))),
     (

@@ -201,6 +201,8 @@ def _suggest(word: str, known: Sequence[str]) -> str:
 
 
 def _expected(flag: str, default: object) -> str:
+    if isinstance(default, type):  # a key without a value, see cli_help.flatten
+        return f"{flag}: the value must be of type {default.__name__}"
     kind = type(default).__name__
     return f"{flag}: the value must be of type {kind}, like the default {default!r}"
 

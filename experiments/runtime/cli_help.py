@@ -1,10 +1,11 @@
-"""What --help prints: the program, the keys of its configuration and an example."""
+"""What --help prints: what the program does, the keys of its configuration, an example."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import io
+import json
 import re
 import tokenize
 import types
@@ -15,7 +16,7 @@ from ml_collections import config_dict
 from experiments.runtime import config_files
 from mtm_jax import config as settings
 
-# Keys without which a program does nothing, and what to write for them.
+# Keys that a program cannot do without, and what to write for them.
 _NEEDED = {"run": "RUN", "results": "RESULTS"}
 _PLANS = ("m3pc_m", "m3pc_q", "ways")  # sections that hold settings of plans
 
@@ -29,8 +30,8 @@ def describe(
         program: the command without its flags.
         text: what the program does.
         path: its configuration, FILE or FILE:NAME.
-        config: what `path` holds.
-        texts: see `sources`; the comment behind a key's line explains the key.
+        config: the configuration of `path`.
+        texts: sources of that file, see `sources`; comments in them explain the keys.
     """
     pairs = dict(flatten(config))
     return (
@@ -43,8 +44,8 @@ def describe(
 
 
 def _example(pairs: Mapping[str, object]) -> str:
-    """Choose a key for the example: one that the program needs, or else any with a value."""
-    if not pairs.get("env"):  # which stands for a run
+    """Choose a key for the example: one that the program needs, else any that has a value."""
+    if not pairs.get("env"):  # else it names the run
         for key, value in _NEEDED.items():
             if pairs.get(key) == "":
                 return f"{key}={value}"
@@ -53,7 +54,7 @@ def _example(pairs: Mapping[str, object]) -> str:
 
 
 def sources(path: str) -> list[str]:
-    """Read a configuration file and the modules of `experiments` that it imports."""
+    """Read the source of a configuration file and of the modules of `configs` that it imports."""
     file = config_files.find(path.partition(":")[0])
     helpers = (
         value
@@ -64,31 +65,41 @@ def sources(path: str) -> list[str]:
 
 
 def flatten(config: config_dict.ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield every leaf of a nested configuration as ("a.b", value)."""
-    for key in config:
+    """Yield every leaf of a nested configuration as ("a.b", value), in the order of its page.
+
+    A leaf that is unset (a placeholder) has its type as value.
+    """
+    for key in json.loads(config.to_json_best_effort()):  # ConfigDict itself sorts its keys
         value = config[key]
         if isinstance(value, config_dict.ConfigDict):
             yield from flatten(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value
+            yield f"{prefix}{key}", config.get_type(key) if value is None else value
 
 
 def key_lines(pairs: Mapping[str, object], *texts: str) -> str:
-    """Write a line per key, with what the comments in `texts` say about it."""
+    """Write a line per key, explained by the comments in `texts`; sections stand apart."""
     said = explanations(pairs, *texts)
     flags = {key: f"--config.{key}={_shown(value)}" for key, value in pairs.items()}
-    width = min(48, max(map(len, flags.values()), default=0))
-    return "\n".join(f"  {flag:<{width}}  {said[key]}".rstrip() for key, flag in flags.items())
+    width = min(50, max(map(len, flags.values()), default=0))
+    lines, above = [], None
+    for key, flag in flags.items():
+        section = key.rpartition(".")[0]
+        lines += [""] if above not in (None, section) else []
+        lines.append(f"  {flag:<{width}}  {said[key]}".rstrip())
+        above = section
+    return "\n".join(lines)
 
 
 def explanations(pairs: Mapping[str, object], *texts: str) -> dict[str, str]:
-    """Explain each key by a comment: behind its own line, or else its name's elsewhere.
+    """Find the comment that explains each key.
 
-    A name is explained where a dictionary in `texts` has it, or the dataclass of its section in
-    mtm_jax.config. What is said of the section follows in brackets.
+    It stands behind the key's own statement, or else behind its name in a dictionary of `texts` or
+    in the dataclass of its section in mtm_jax.config. The section's own comment follows in
+    brackets.
     """
     lines, entries, fields = {}, {}, {}
-    for text in reversed(texts):  # the configuration file, the first, has the last word
+    for text in reversed(texts):  # the configuration file, which comes first, takes precedence
         lines |= _line_comments(text)
         entries |= _entry_comments(text)
     for name, kind in vars(settings).items():
@@ -109,7 +120,9 @@ def explanations(pairs: Mapping[str, object], *texts: str) -> dict[str, str]:
 
 def _shown(value: object) -> str:
     """Write a value as a shell takes it."""
-    text = "" if value is None else str(value)
+    if isinstance(value, type):  # of a key that is unset
+        return value.__name__.upper()
+    text = str(value)
     quote = '"' if "'" in text else "'"
     return f"{quote}{text}{quote}" if re.search(r"[\s'()\[\]{}*?;&|<>$]", text) else text
 
@@ -143,7 +156,7 @@ def _entry_comments(text: str) -> dict[str, str]:
 
 
 def _trailing(text: str) -> dict[int, str]:
-    """Comments that follow code, by line."""
+    """Map line numbers to the comments that follow code there."""
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     return {
         token.start[0]: token.string.lstrip("# ")

@@ -99,6 +99,9 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         kind = type(config).__name__
         raise UserError(f"{path} is damaged (it holds a {kind}); restore it or delete {folder}")
+    data = config.get("data")
+    if isinstance(data, dict) and data.get("steps") == 0:  # how earlier versions said "all"
+        data["steps"] = None
     return config
 
 

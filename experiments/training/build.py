@@ -32,8 +32,8 @@ class Data(NamedTuple):
 def load_data(config: config_dict.ConfigDict) -> Data:
     """Load, split and index the data set that a configuration names."""
     sized = config.source == "builtin" or sources.is_exorl(config.source)  # others: read whole
-    steps = config.data.steps if sized else 0
-    options = {"steps": steps or None, "clip_actions": config.data.get("clip_actions", False)}
+    steps = config.data.steps if sized else None
+    options = {"steps": steps, "clip_actions": config.data.get("clip_actions", False)}
     # Not kept in a variable here: `split` lets go of the whole before it fills the device.
     return split(sources.load(config.env, config.source, **options), config)
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs import critic as page
 from experiments import critic
 from experiments.runtime import cli, runs
 from experiments.training import build, named_run
@@ -259,7 +260,7 @@ def test_the_unit_is_what_rewards_add_up_to_over_the_steps_in_sight(tiny_config,
 def test_the_preset_of_the_run_decides_how_long_a_critic_trains():
     steps = [
         critic.make_settings(parse("--config.critic.unit=1").critic, p, None).total_steps
-        for p in critic.PRESETS
+        for p in page.PRESETS
     ]
     assert steps == [30_000, 200_000, 1_000_000]
     seven = parse("--config.critic.unit=1", "--config.critic.steps=7").critic

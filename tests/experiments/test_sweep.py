@@ -182,7 +182,7 @@ import signal, sys, types
 submitit = types.ModuleType("submitit")
 submitit.helpers = types.SimpleNamespace(DelayedSubmission=lambda job: job)
 sys.modules["submitit"] = submitit
-from experiments import sweep_job
+from experiments.runtime import sweep_job
 job = sweep_job.Job(sys.argv[1:])
 signal.signal(signal.SIGUSR2, lambda *_: print("queued", job.checkpoint().command == job.command))
 print("ended", job())

@@ -25,8 +25,11 @@ def get_config(name="hopper-medium"):
     config.rate = 1e-3
     config.fast = False
     config.source = config_dict.placeholder(str)
+    config.discount = config_dict.placeholder(float)  # of future rewards; unset: by preset
     config.model = config_dict.ConfigDict()
     config.model.hidden = (256, 256)  # widths
+    config.model.layers = config_dict.placeholder(int)
+    config.model.sizes = config_dict.placeholder(tuple)
     config.methods = ("bc", "rcbc")
     return config
 """
@@ -69,6 +72,14 @@ def test_overrides_reach_a_locked_config(file):
     assert config.model.hidden == (1, 2)
 
 
+def test_keys_without_a_value_take_one_of_their_type(file):
+    flags = ("--config.discount=1", "--config.model.layers=3", "--config.model.sizes=(8,)")
+    config = cli.parse(flags, str(file))
+    assert (config.discount, config.model.layers, config.model.sizes) == (1.0, 3, (8,))
+    assert isinstance(config.discount, float)
+    assert cli.parse([], str(file)).model.layers is None
+
+
 @pytest.mark.parametrize(
     ("flag", "parts"),
     [
@@ -80,6 +91,8 @@ def test_overrides_reach_a_locked_config(file):
         ("--config.rate=fast", ("--config.rate=fast", "type float", "0.001")),
         ("--config.fast=maybe", ("--config.fast=maybe", "type bool")),
         ("--config.model.hidden=wide", ("--config.model.hidden", "type tuple", "(256, 256)")),
+        ("--config.model.layers=2.5", ("--config.model.layers=2.5", "must be of type int")),
+        ("--config.discount=high", ("--config.discount=high", "must be of type float")),
         ("--steps=5", ("--steps", "did you mean --config.steps?")),
         ("steps=5", ("steps=5", "--config.KEY=VALUE")),
     ],
@@ -203,10 +216,19 @@ def test_help_lists_keys_defaults_comments_and_an_example(file, capsys):
     assert "--config.steps=10 gradient steps" in lines
     assert "--config.model.hidden='(256, 256)' widths" in lines
     assert """--config.methods="('bc', 'rcbc')\"""" in lines
+    assert "--config.discount=FLOAT of future rewards; unset: by preset" in lines
 
 
-# Keys that need no explanation everywhere.
-PLAIN = {"action", "env", "eval.episodes", "name", "seed"}
+def test_help_keeps_the_order_of_the_page_and_sets_sections_apart(file):
+    lines = cli_help.key_lines(dict(cli_help.flatten(config_files.load(str(file))))).splitlines()
+    keys = [line.strip().removeprefix("--config.").partition("=")[0] for line in lines]
+    assert keys == [
+        *("env", "steps", "rate", "fast", "source", "discount", ""),
+        *("model.hidden", "model.layers", "model.sizes", "", "methods"),
+    ]
+
+
+PLAIN = {"action"}  # keys that need no explanation
 NAMES = {"data": (":list", ":inspect", ":collect", ":convert", ":download")}
 
 
@@ -223,10 +245,11 @@ def test_help_reads_helpers_dictionaries_dataclasses_and_sections():
     path = "configs/m3pc_offline.py"
     pairs = dict(cli_help.flatten(config_files.load(path)))
     said = cli_help.explanations(pairs, *cli_help.sources(path))
-    assert said["eval.target_fraction"] == "of the best return in the training data"  # presets
-    assert said["plan.candidates"] == "N, plans to choose among"  # its dict
-    xi = "multiplies the utilities in the softmax (instead, where M3PC-Q plans)"
-    assert said["m3pc_q.xi"] == xi
+    assert said["eval.episodes"] == "episodes of each method"  # common
+    assert said["plan.candidates"] == "action sequences to choose among (N)"  # its dict
+    assert (
+        said["m3pc_q.xi"] == "factor of the utilities in the softmax over the candidates (M3PC-Q)"
+    )
 
 
 def test_a_comment_explains_nothing_but_its_own_entry():

@@ -17,8 +17,8 @@ def listing(folder):
     return {f.relative_to(folder): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
-def begun_run(folder):
-    runs.open_run(folder, CONFIG)
+def begun_run(folder, config=CONFIG):
+    runs.open_run(folder, config)
     (folder / "metrics.jsonl").write_text('{"step": 5}\n')
 
 
@@ -67,6 +67,14 @@ def test_a_run_that_never_began_gives_its_folder_to_another(tmp_path):
     runs.open_run(tmp_path / "run", CONFIG)
     runs.open_run(tmp_path / "run", other)
     assert runs.read_config(tmp_path / "run") == other
+
+
+def test_a_run_on_all_data_that_says_so_as_earlier_versions_did_goes_on(tmp_path):
+    begun_run(tmp_path, CONFIG | {"data": {"steps": 0}})
+    runs.open_run(tmp_path, CONFIG | {"data": {"steps": None}})
+    assert runs.read_config(tmp_path)["data"] == {"steps": None}
+    with pytest.raises(UserError, match=r"data\.steps is None there and 5 here"):
+        runs.open_run(tmp_path, CONFIG | {"data": {"steps": 5}})
 
 
 @pytest.mark.parametrize("file", ["metrics.jsonl", "checkpoints/5/model/d", "figures/a.png"])

@@ -1,10 +1,10 @@
-"""Names with options, presets and mask mixtures of the configuration files."""
+"""Names with options, presets, variants and roles of the pages in configs/."""
 
 import jax
 import pytest
 from ml_collections import config_dict
 
-from configs import common
+from configs import behaviours, common, critic, ladder, pretrain
 from experiments.runtime import cli, config_files
 from mtm_jax import masks
 from mtm_jax.agents import planner
@@ -46,14 +46,28 @@ def test_auto_follows_the_device(monkeypatch, backend, preset):
 
 
 def test_every_mask_pattern_can_be_overridden():
-    found = common.mask_patterns(rcbc=0.5)
-    assert set(found) == {*masks.TRAINING_DISTRIBUTIONS, *masks.PROMPTS}
-    assert {name for name, weight in found.items() if weight} == {"rcbc"}
+    patterns = pretrain.get_config().masks.patterns
+    assert set(patterns) == {*masks.TRAINING_DISTRIBUTIONS, *masks.PROMPTS}
+    assert {name for name, weight in patterns.items() if weight} == {"random_autoregressive"}
 
 
-def test_an_unknown_mask_pattern_is_refused():
-    with pytest.raises(UserError, match=r"\['checkerboard'\]; choose among random_autoreg"):
-        common.mask_patterns(checkerboard=1.0)
+@pytest.mark.parametrize(
+    ("page", "table"),
+    [
+        *[(pretrain, t) for t in ("VARIANTS", "SUITES", "PRESETS", "ROLES")],
+        *[(behaviours, "LADDERS"), (ladder, "LADDERS")],
+    ],
+)
+def test_a_table_with_an_unknown_key_is_refused(monkeypatch, page, table):
+    wrong = dict.fromkeys(getattr(page, table), {"widht": 3})
+    monkeypatch.setattr(page, table, wrong)
+    with pytest.raises(KeyError, match="widht"):
+        page.get_config("pen-human" if page is pretrain else "hopper")
+
+
+def test_presets_of_the_critic_set_what_the_page_leaves_unset():
+    unset = {k for k, v in critic.get_config().critic.items() if v is None} - {"unit"}
+    assert unset and all(table.keys() == unset for table in critic.PRESETS.values())
 
 
 @pytest.mark.parametrize("preset", ["small", "base", "paper"])
@@ -73,7 +87,7 @@ def test_presets_keep_the_papers_numbers_where_they_do_not_shrink_them(preset, v
 
 
 @pytest.mark.parametrize("preset", ["small", "base", "paper"])
-@pytest.mark.parametrize("role", common.ROLES)
+@pytest.mark.parametrize("role", pretrain.ROLES)
 def test_a_role_decides_the_masks_of_every_preset(preset, role):
     name = f"configs/pretrain.py:hopper-medium,preset={preset},role={role}"
     patterns = config_files.load(name).masks.patterns
