@@ -13,7 +13,8 @@ import file_server
 import pytest
 from file_server import PATIENCE, answer, cut, page, redirect, status
 
-from mtm_jax.data import download, download_part
+from mtm_jax.data.download import fetch as download
+from mtm_jax.data.download import part as download_part
 from mtm_jax.errors import UserError
 
 CONTENT = bytes(range(250)) * 4
@@ -301,7 +302,7 @@ def test_a_part_of_unknown_version_is_fetched_anew(server, final):
 
 DOWNLOAD = """
 import pathlib, sys
-from mtm_jax.data import download
+from mtm_jax.data.download import fetch as download
 final = pathlib.Path(sys.argv[2])
 download.fetch([sys.argv[1]], final, check=lambda *_: None, progress=False)
 """

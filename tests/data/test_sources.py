@@ -4,9 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
-from mtm_jax.data import download, sources
+from mtm_jax.data import sources
 from mtm_jax.data.builtin import behaviours
 from mtm_jax.data.d4rl import files as d4rl_files
+from mtm_jax.data.download import fetch as download
 from mtm_jax.data.minari import reader as minari
 from mtm_jax.errors import UserError
 from mtm_jax.types import DataInfo, Trajectories

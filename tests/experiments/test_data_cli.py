@@ -386,6 +386,30 @@ def test_speed_is_of_what_was_collected_now(stand_in, home):
     assert collected(home / "rows")["hopper-medium-expert"]["steps_per_second"] is None
 
 
+def test_inspect_shows_what_looks_wrong(home, capsys):
+    """Ends, resets, actions and names: each is a note of the report."""
+    steps = np.arange(2000)
+    observations = np.random.default_rng(0).normal(size=(2000, 11))
+    arrays = {
+        "observations": observations,
+        "next_observations": np.roll(observations, -1, axis=0),
+        "actions": np.tile(steps[:, None] % 2, 3),
+        "rewards": np.ones(2000),
+        "terminals": steps % 1000 == 999,
+        "done": steps % 1000 == 999,
+    }
+    np.savez(home / "hopper.npz", **arrays)
+    run("inspect", str(home / "hopper.npz"), "--config.figure=")
+    out = capsys.readouterr().out
+    for said in (
+        "not used: done; used are observations",
+        "every action is a whole number",
+        "all 2 episodes that reach the time limit of 1000 steps are marked as terminal",
+        "in 1 of 2 episodes the observation after the last step",
+    ):
+        assert f": {said}" in out
+
+
 # --- download ---
 
 

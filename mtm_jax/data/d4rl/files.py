@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import h5py
 
-from mtm_jax.data import download, download_part, hdf5
+from mtm_jax.data import hdf5
+from mtm_jax.data.download import fetch as download
+from mtm_jax.data.download import part as download_part
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.io import cache

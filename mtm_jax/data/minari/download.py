@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 
 from minari.storage import remotes
 
-from mtm_jax.data import download_part
+from mtm_jax.data.download import part as download_part
 from mtm_jax.data.minari import files as minari_files
 from mtm_jax.data.minari import metadata as minari_metadata
 from mtm_jax.errors import UserError

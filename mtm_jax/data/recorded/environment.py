@@ -37,7 +37,7 @@ def choose_env(
     """
     named = data_info.find_env(name or "")
     asked = data_info.asked_id(name or "", given)
-    specs = [s for s in registry.ENVS.values() if stored in (*s.recorded_ids, *s.env_ids)]
+    specs = list(registry.specs_recorded_in(stored))
     specs = specs or [s for s in registry.ENVS.values() if other_version(s, stored) is not None]
     if not specs:
         return _of_name(what, stored, named, asked, default, notes)

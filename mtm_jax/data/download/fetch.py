@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 
-from mtm_jax.data import download_part
+from mtm_jax.data.download import part as download_part
 from mtm_jax.errors import UserError
 from mtm_jax.io import cache
 from mtm_jax.io import progress as progress_bar

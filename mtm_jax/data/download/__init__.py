@@ -1,0 +1,1 @@
+"""Downloads that are resumed, checked, and named only when they are whole."""
