@@ -30,28 +30,34 @@ def steps_left(t: Array, max_episode_steps: int) -> Array:
 
 
 def lambda_utility(
-    rewards: Array, values: Array, discount: float | Array, lambda_: float | Array
+    rewards: Array,
+    values: Array,
+    discount: float | Array,
+    lambda_: float | Array,
+    length: Array | int | None = None,
 ) -> Array:
     """Average the n-step returns of one candidate (M3PC equation 3).
 
     U = (1 - lambda) sum_{n=0}^{h-2} lambda^n G_n + lambda^{h-1} G_{h-1}, where
     G_n = sum_{k<n} discount^k rewards_k + discount^n values_n.
-    The released planners' U has one more factor `discount`.
 
     Args:
-        rewards: of the horizon's steps, [h]; the last one has no part in U.
-        values: of the horizon's states, [h].
+        rewards: of the horizon's steps, [h]; the last that counts has no influence.
+        values: of the horizon's steps, [h].
         discount: gamma.
         lambda_: weight of longer returns; 0 gives values[0], 1 gives G_{h-1}.
+        length: steps that count, in place of h in the equation; may be traced, 1 <= length <= h.
 
     Returns:
         [], in the units of the rewards.
     """
+    steps = jnp.arange(rewards.shape[0])
+    last = (rewards.shape[0] if length is None else length) - 1
 
-    def backward(utility_tp1: Array, step: tuple[Array, Array]) -> tuple[Array, None]:
-        reward_t, value_t = step
+    def backward(utility_tp1: Array, step: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        n, reward_t, value_t = step
         bootstrap = reward_t + discount * utility_tp1
-        return (1.0 - lambda_) * value_t + lambda_ * bootstrap, None
+        mixed = (1.0 - lambda_) * value_t + lambda_ * bootstrap
+        return jnp.where(n >= last, value_t, mixed), None
 
-    steps = (rewards[:-1], values[:-1])
-    return jax.lax.scan(backward, values[-1], steps, reverse=True)[0]
+    return jax.lax.scan(backward, jnp.zeros(()), (steps, rewards, values), reverse=True)[0]

@@ -24,7 +24,7 @@ from experiments.bench import training as bench_training
 from mtm_jax.models import layout
 from mtm_jax.models import packing as gathering
 from mtm_jax.models import trajectory_model as model
-from mtm_jax.planning import forward, proposals, scoring
+from mtm_jax.planning import compiled, forward, options, worlds
 from mtm_jax.training import dataset, objective, optim
 
 
@@ -120,22 +120,22 @@ def decision_parts(
     context = jax.tree.map(lambda x: x[0], contexts)
     plan = bench_planning.plan_of(point, history)
 
-    def world(weights: forward.Weights) -> proposals.World:
-        return forward.make_world(network, None, weights, plan, plan.horizon, scored_only=True)
+    steps = options.make_steps(plan, bench_training.LIMIT, critic_fn=None, explore=False)
 
-    def propose(weights: forward.Weights, key: Array) -> Array:
-        return proposals.draw(key, world(weights).policy(context, target), plan)
+    def world(weights: compiled.Weights) -> worlds.World:
+        return compiled.make_world(network, None, weights, plan, plan.horizon, scored_only=True)
 
-    def predict(weights: forward.Weights, actions: Array) -> proposals.Rollout:
+    def propose(weights: compiled.Weights, key: Array) -> Array:
+        policy = world(weights).policy(context, target)
+        return forward.propose(key, policy, plan.candidates, plan.spread)
+
+    def predict(weights: compiled.Weights, actions: Array) -> worlds.Rollout:
         return world(weights).rollout(context, actions)
 
-    def choose(rollout: proposals.Rollout, actions: Array) -> Array:
-        limit = bench_training.LIMIT
-        values = forward.step_values(rollout, actions, None, plan, context.t, limit)
-        length = jnp.int32(plan.horizon)
-        utilities = forward.score(rollout.rewards, values, length, plan)
-        weights = scoring.weights(forward.in_unit(utilities, plan), plan.xi)
-        return scoring.expectation(weights, actions[:, 0])
+    def choose(rollout: worlds.Rollout, actions: Array) -> Array:
+        values = steps.value_fn(None, rollout, actions, context.t)
+        utilities = steps.score_fn(rollout.rewards, values, jnp.int32(plan.horizon))
+        return steps.choose_fn(key, steps.weigh_fn(utilities), actions[:, 0])
 
     actions = jnp.zeros((plan.candidates, plan.horizon, context.actions.shape[-1]))
     rollout = jax.tree.map(lambda x: jnp.ones(x.shape), jax.eval_shape(predict, weights, actions))

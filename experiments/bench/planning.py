@@ -21,8 +21,8 @@ from mtm_jax import tokens
 from mtm_jax.agents import planner
 from mtm_jax.config import CriticConfig, ModelConfig, PlanConfig
 from mtm_jax.models import trajectory_model as model
+from mtm_jax.planning import compiled, roles
 from mtm_jax.planning import context as context_lib
-from mtm_jax.planning import forward, roles
 from mtm_jax.training import iql
 
 
@@ -134,7 +134,7 @@ def compile_point(network: model.Model, point: Point, history: int) -> bench_pro
     else:
         plan = plan_of(point, history)
         value = planner.least_q if plan.guidance == "critic" else None
-        act = forward.make_planner(network, plan, bench_training.LIMIT, value).act
+        act = compiled.make_planner(network, plan, bench_training.LIMIT, value).act
         decide = functools.partial(_plan, act)
     call, memory = bench_programs.compile_call(decide, arguments)
     settings = point._asdict() | {"width": network.config.width}
@@ -145,7 +145,7 @@ def compile_point(network: model.Model, point: Point, history: int) -> bench_pro
     return bench_programs.Program(name, call, count, decisions=point.environments, bytes=memory)
 
 
-def _clone(network: model.Model, weights: forward.Weights, contexts: Any, *_: Any) -> jax.Array:
+def _clone(network: model.Model, weights: compiled.Weights, contexts: Any, *_: Any) -> jax.Array:
     choose = functools.partial(roles.act, network, weights.params, weights.stats)
     return jax.vmap(lambda context: choose(context, jnp.float32(1.0)))(contexts)
 
@@ -162,7 +162,7 @@ def random_arguments(network: model.Model, point: Point, history: int) -> tuple:
     if point.method == "m3pc_q":
         state = iql.init_state(jax.random.key(1), CriticConfig(), dims["states"], dims["actions"])
         critic = iql.raw_params(state, CriticConfig()), stats["states"]
-    weights = forward.Weights(jax.jit(network.init)(jax.random.key(0)), stats, critic)
+    weights = compiled.Weights(jax.jit(network.init)(jax.random.key(0)), stats, critic)
     contexts = full_windows(point.environments, dims, network.config.window, history)
     return weights, contexts, jnp.float32(1.0), jax.random.key(2)
 

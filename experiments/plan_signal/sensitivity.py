@@ -11,7 +11,7 @@ from mtm_jax import tokens
 from mtm_jax.agents import pretrained
 from mtm_jax.config import PlanConfig
 from mtm_jax.planning import context as context_lib
-from mtm_jax.planning import proposals
+from mtm_jax.planning import worlds
 from mtm_jax.training import dataset, iql
 
 
@@ -27,13 +27,13 @@ def sensitivity(
     members of its ensemble differ.
     """
     slot, h = plan.history, plan.horizon
-    world = proposals.plain_world(agent.model, agent.params, agent.stats, plan, h)
+    world = worlds.plain_world(agent.model, agent.params, agent.stats, plan, h)
     true = windows.values["actions"][:, slot : slot + h]
     other = jax.random.uniform(jax.random.key(seed), true.shape, minval=-1.0)
 
     @jax.jit
     @jax.vmap
-    def predict(values: Mapping[str, jax.Array], actions: jax.Array) -> proposals.Rollout:
+    def predict(values: Mapping[str, jax.Array], actions: jax.Array) -> worlds.Rollout:
         zero = jnp.zeros((), jnp.int32)
         context = context_lib.Context(
             values["states"], values["actions"], values["rewards"], zero + slot, zero

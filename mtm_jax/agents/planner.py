@@ -15,8 +15,8 @@ from mtm_jax.agents.pretrained import Pretrained
 from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
 from mtm_jax.models.trajectory_model import Model
+from mtm_jax.planning import compiled, forward
 from mtm_jax.planning import context as context_lib
-from mtm_jax.planning import forward
 from mtm_jax.training import iql
 
 # Method -> what guides it (M3PC table 1).
@@ -72,7 +72,7 @@ def by_planning(
         explore,
         None if world is None else world.model,
     )
-    weights = forward.Weights(
+    weights = compiled.Weights(
         agent.params,
         agent.stats,
         None if critic is None else (critic.params, critic.stats),
@@ -89,13 +89,13 @@ def compiled_planner(
     value: Callable | None,
     explore: bool,
     world_model: Model | None,
-) -> forward.Planner:
-    """Compile `forward.make_planner`, once for all actors that plan alike."""
-    return forward.make_planner(model, plan, max_episode_steps, value, explore, world_model)
+) -> compiled.Planner:
+    """Compile `compiled.make_planner`, once for all actors that plan alike."""
+    return compiled.make_planner(model, plan, max_episode_steps, value, explore, world_model)
 
 
 def decider_of(
-    planner: forward.Planner, plan: PlanConfig, weights: forward.Weights, target: Array
+    planner: compiled.Planner, plan: PlanConfig, weights: compiled.Weights, target: Array
 ) -> Decider:
     """Bind a compiled planner to its weights and its target."""
 

@@ -1,4 +1,4 @@
-"""Scoring of candidates: the lambda utility of M3PC equation 3, and the choice among them."""
+"""Steps 3 to 5 of a plan: values of steps, utilities of candidates, the choice among them."""
 
 from __future__ import annotations
 
@@ -8,58 +8,65 @@ from jax import Array
 
 from mtm_jax import returns
 
-# Utilities that differ by less than this share of their size are one utility: rounding noise.
+# A spread below this fraction of the utilities' magnitude is rounding noise.
 _RESOLUTION = 1e-6
 
 
-def utility(
-    rewards: Array, values: Array, length: Array | int, discount: float, lambda_: float
-) -> Array:
-    """Average the n-step returns of one candidate over its horizon (M3PC equation 3).
-
-    `returns.lambda_utility` of the first `length` steps, for a length that may be traced.
+def return_values(return_tokens: Array, t: Array | int, max_episode_steps: int) -> Array:
+    """Turn the horizon's return tokens into returns to go, the values of M3PC-M.
 
     Args:
-        rewards: expected of each step, [h]; from `length - 1` on they have no part.
-        values: of each step, [h]; from `length` on they have no part.
-        length: steps of the horizon, 1 <= length <= h.
-        discount: gamma.
-        lambda_: weight of longer returns.
+        return_tokens: average return to go of each step, [..., h], the first at step `t`.
+        t: the present step of the episode.
+        max_episode_steps: the environment's time limit, H_max.
 
     Returns:
-        [], in the units of the rewards.
+        [..., h]; zero from the time limit on.
     """
-    steps = jnp.arange(rewards.shape[0])
-
-    def backward(later: Array, step: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        n, reward, value = step
-        mixed = (1.0 - lambda_) * value + lambda_ * (reward + discount * later)
-        return jnp.where(n >= length - 1, value, mixed), None
-
-    return jax.lax.scan(backward, jnp.zeros(()), (steps, rewards, values), reverse=True)[0]
+    left = returns.steps_left(t + jnp.arange(return_tokens.shape[-1]), max_episode_steps)
+    return return_tokens * jnp.maximum(left, 0)
 
 
-def return_values(tokens: Array, t: Array | int, max_episode_steps: int) -> Array:
-    """Turn the horizon's return tokens into returns-to-go, the values of M3PC-M: [h] -> [h].
+def utilities(
+    rewards: Array, values: Array, length: Array | int, discount: float, lambda_: float
+) -> Array:
+    """Compute the utility of every candidate (M3PC equation 3): [N, h] and [N, h] -> [N].
 
     Args:
-        tokens: average return to go of each step, the first at episode step `t`.
-        t: the present step of the episode.
-        max_episode_steps: the environment's limit, H_max.
+        rewards: of the steps.
+        values: of the steps.
+        length: steps of the horizon that count, [] in 1..h.
+        discount: gamma.
+        lambda_: weight of longer returns.
     """
-    left = returns.steps_left(t + jnp.arange(tokens.shape[0]), max_episode_steps)
-    return tokens * jnp.maximum(left, 0)
+
+    def one(rewards: Array, values: Array) -> Array:
+        return returns.lambda_utility(rewards, values, discount, lambda_, length)
+
+    return jax.vmap(one)(rewards, values)
 
 
-def released_return_values(tokens: Array, max_episode_steps: int) -> Array:
-    """Values as the released planner has them: tokens times H_max, whatever the step (F10)."""
-    return tokens * max_episode_steps
+def length_to_limit(length: Array, t: Array, max_episode_steps: int) -> Array:
+    """Count the steps of the horizon before the time limit, [], and at least the present one."""
+    return jnp.clip(max_episode_steps - t, 1, length)
+
+
+def released_return_values(return_tokens: Array, t: Array | int, max_episode_steps: int) -> Array:
+    """Value steps like the released planner: tokens times H_max, whatever the step (F10)."""
+    return return_tokens * max_episode_steps
+
+
+def released_utilities(
+    rewards: Array, values: Array, length: Array | int, discount: float, lambda_: float
+) -> Array:
+    """Score candidates like the released planner: `utilities` times one more discount (F7)."""
+    return discount * utilities(rewards, values, length, discount, lambda_)
 
 
 def standardise(utilities: Array) -> Array:
     """Express utilities in standard deviations over the candidates: [N] -> [N].
 
-    Utilities that are all the same become zeros.
+    Equal utilities become zeros.
     """
     spread, size = utilities.std(), jnp.abs(utilities).max()
     centred = utilities - utilities.mean()
@@ -67,8 +74,8 @@ def standardise(utilities: Array) -> Array:
 
 
 def weights(utilities: Array, xi: float) -> Array:
-    """Softmax of xi times the utilities, [N] (M3PC algorithm 1, line 9)."""
-    # The largest is taken off first: the product with it would round what matters away.
+    """Softmax of xi times the utilities, [N] -> [N] (M3PC equation 4)."""
+    # Subtracting the maximum first keeps differences that rounding of xi * utilities would lose.
     return jax.nn.softmax(xi * (utilities - utilities.max()))
 
 

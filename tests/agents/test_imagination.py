@@ -10,7 +10,7 @@ from matplotlib import collections, image
 from mtm_jax import tokens
 from mtm_jax.agents import acting, imagination, planner, pretrained
 from mtm_jax.errors import UserError
-from mtm_jax.planning import forward, proposals
+from mtm_jax.planning import forward, worlds
 from mtm_jax.plots import imagination_figures
 
 HORIZON, SEED = 4, 3
@@ -52,7 +52,7 @@ class FakeActor:
         def candidates(x):
             return np.stack([0.0 * x, x, 2.0 * x])[None]
 
-        rollout = proposals.Rollout(*map(candidates, (states, 0.1 * n, 0.0 * n)))
+        rollout = worlds.Rollout(*map(candidates, (states, 0.1 * n, 0.0 * n)))
         parts = candidates(actions), rollout, candidates(10.0 + n), weights, weights[None], n
         return forward.Plan(actions[None, 0], *parts)
 

@@ -11,7 +11,7 @@ from mtm_jax.agents import acting, planner
 from mtm_jax.agents import agent as agent_lib
 from mtm_jax.config import CriticConfig, PlanConfig
 from mtm_jax.errors import UserError
-from mtm_jax.planning import forward, proposals
+from mtm_jax.planning import compiled, forward, worlds
 from mtm_jax.training import iql
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -123,13 +123,13 @@ def test_the_candidate_that_fails_is_named_with_what_its_utility_was_made_of(age
     plans = forward.Plan(
         action=np.zeros((2, 3)),
         candidates=np.zeros((2, 6, 4, 3)),
-        rollout=proposals.Rollout(states, numbers["rewards"], numbers["returns"]),
+        rollout=worlds.Rollout(states, numbers["rewards"], numbers["returns"]),
         values=numbers["values"],
         utilities=utilities,
         weights=utilities,
         length=np.full(2, 4),
     )
-    failing = forward.Planner(
+    failing = compiled.Planner(
         lambda *_: (plans.action, np.array([True, False])), lambda *_, **__: plans
     )
     contexts = acting.compiled_windows(3, 8, 4).begin(observations(0))

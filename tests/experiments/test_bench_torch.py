@@ -17,7 +17,7 @@ from mtm_jax.config import (
 )
 from mtm_jax.models import trajectory_model as model
 from mtm_jax.planning import context as context_lib
-from mtm_jax.planning import forward, proposals
+from mtm_jax.planning import options, pruned_world
 from mtm_jax.training import objective
 from mtm_jax.types import ModalitySpec
 
@@ -117,7 +117,7 @@ def test_predictions_and_utilities_of_candidates_equal_ours(peer, params):
     plan = PlanConfig(candidates=6, history=3, horizon=4, readout="fd")
     context = context_lib.begin(jnp.linspace(-1.0, 1.0, 5), 2, 8).replace(slot=jnp.int32(3))
     actions = jnp.tanh(jax.random.normal(jax.random.key(0), (6, 4, 2)))
-    world = proposals.pruned_world(model.make_model(CONFIG), params, STATS, plan, 4)
+    world = pruned_world.pruned_world(model.make_model(CONFIG), params, STATS, plan, 4)
     expected = world.rollout(context, actions)
     values = as_torch(context_lib.window_values(context, jnp.float32(1.0)))
     shown = bench_torch_planner.prompt(CONFIG, "fd", 3, 7)
@@ -128,8 +128,9 @@ def test_predictions_and_utilities_of_candidates_equal_ours(peer, params):
         chosen = bench_torch_planner.choose(plan, scores, taken)
     np.testing.assert_allclose(rewards.numpy(), expected.rewards, atol=2e-5)
     np.testing.assert_allclose(returns.numpy(), expected.return_tokens, atol=2e-5)
-    valued = forward.step_values(expected, actions, None, plan, context.t, 100)
-    ours = forward.score(expected.rewards, valued, jnp.int32(4), plan)
+    steps = options.make_steps(plan, 100, critic_fn=None, explore=False)
+    valued = steps.value_fn(None, expected, actions, context.t)
+    ours = steps.score_fn(expected.rewards, valued, jnp.int32(4))
     np.testing.assert_allclose(scores.numpy(), ours, rtol=1e-4, atol=1e-3)
     weights = jax.nn.softmax((ours - ours.mean()) / ours.std())
     np.testing.assert_allclose(chosen.numpy(), weights @ actions[:, 0], atol=1e-3)
@@ -138,7 +139,7 @@ def test_predictions_and_utilities_of_candidates_equal_ours(peer, params):
 def test_proposals_follow_the_policy_of_the_same_parameters(peer, params):
     plan = PlanConfig(candidates=4000, history=3, horizon=4, spread=1.0)
     context = context_lib.begin(jnp.linspace(-1.0, 1.0, 5), 2, 8).replace(slot=jnp.int32(3))
-    world = proposals.pruned_world(model.make_model(CONFIG), params, STATS, plan, 4)
+    world = pruned_world.pruned_world(model.make_model(CONFIG), params, STATS, plan, 4)
     dist = world.policy(context, jnp.float32(1.0))
     values = as_torch(context_lib.window_values(context, jnp.float32(1.0)))
     shown = bench_torch_planner.prompt(CONFIG, "rcbc", 3, 7)

@@ -1,5 +1,7 @@
 """The counts of multiply-adds are those of the programs that are run."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,8 @@ from mtm_jax import tokens
 from mtm_jax.agents import planner
 from mtm_jax.config import CriticConfig, ModelConfig, PlanConfig
 from mtm_jax.models import trajectory_model as model_lib
+from mtm_jax.planning import compiled, forward, options, roles
 from mtm_jax.planning import context as context_lib
-from mtm_jax.planning import forward, roles
 from mtm_jax.training import dataset, iql
 from mtm_jax.types import ModalitySpec
 
@@ -58,13 +60,20 @@ def decide(model, plan, context):
     """The decision as a function of the parameters of model and critic."""
 
     def chosen(params, critic):
-        weights = forward.Weights(params, STATS)
-        world = forward.make_world(model, None, weights, plan, plan.horizon, scored_only=True)
-        value = None
-        if plan.guidance == "critic":
-            value = lambda s, a: planner.least_q((critic, STATS["states"]), s, a)  # noqa: E731
-        arguments = (context, jnp.float32(0.5), 1000, jax.random.key(0))
-        return forward.plan(world, value, plan, *arguments).action
+        weights = compiled.Weights(params, STATS)
+        world = compiled.make_world(model, None, weights, plan, plan.horizon, scored_only=True)
+        steps = options.make_steps(plan, 1000, planner.least_q, explore=False)
+        return forward.plan(
+            *(jax.random.key(0), context, jnp.float32(0.5)),
+            world=world,
+            value_fn=functools.partial(steps.value_fn, (critic, STATS["states"])),
+            score_fn=steps.score_fn,
+            weigh_fn=steps.weigh_fn,
+            choose_fn=steps.choose_fn,
+            num_candidates=plan.candidates,
+            length=jnp.int32(plan.horizon),
+            spread=plan.spread,
+        ).action
 
     return chosen
 

@@ -16,7 +16,7 @@ from mtm_jax import tokens
 from mtm_jax.agents import acting, planner, pretrained
 from mtm_jax.errors import UserError
 from mtm_jax.io import records
-from mtm_jax.planning import forward, proposals
+from mtm_jax.planning import forward, worlds
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -40,7 +40,7 @@ def moments(agent):
 
 def make_plan(candidates, states, rewards, utilities):
     n, h = candidates.shape[:2]
-    rollout = proposals.Rollout(states, rewards, np.zeros((n, h)))
+    rollout = worlds.Rollout(states, rewards, np.zeros((n, h)))
     weights = np.full(n, 1.0 / n)
     return forward.Plan(
         candidates[0, 0], candidates, rollout, np.zeros((n, h)), utilities, weights, np.int32(h)

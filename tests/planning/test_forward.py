@@ -13,7 +13,15 @@ from mtm_jax import distributions, masks, tokens
 from mtm_jax.config import ModelConfig, PlanConfig
 from mtm_jax.errors import UserError
 from mtm_jax.models.trajectory_model import make_model
-from mtm_jax.planning import context, forward, proposals, roles
+from mtm_jax.planning import (
+    compiled,
+    context,
+    forward,
+    options,
+    pruned_world,
+    roles,
+    worlds,
+)
 from mtm_jax.types import ModalitySpec
 
 LIMIT, WINDOW, S, A = 50, 8, 3, 2
@@ -40,9 +48,9 @@ def linear_world(horizon):
         later = ctx.states[ctx.slot] + B * jnp.cumsum(actions, axis=1)  # [N, h, 1]
         states = later - B * actions
         rewards = -(later**2 + COST * actions**2)[..., 0]
-        return proposals.Rollout(states, rewards, jnp.zeros(rewards.shape))
+        return worlds.Rollout(states, rewards, jnp.zeros(rewards.shape))
 
-    return proposals.World(policy, rollout)
+    return worlds.World(policy, rollout)
 
 
 def optimal_q(states, actions):
@@ -51,12 +59,33 @@ def optimal_q(states, actions):
     return -((1 + GAMMA * p) * later**2 + COST * actions**2)[..., 0]
 
 
-def linear_plans(config, count=64, state=0.3):
-    ctx = context.begin(jnp.array([state]), 1, config.history + config.horizon)
+def plan_of(config, world, critic_fn, ctx, target, key, explore=False):
+    """The plan of one environment without compilation, over the whole horizon."""
+    steps = options.make_steps(config, LIMIT, critic_fn, explore)
+    return forward.plan(
+        *(key, ctx, target),
+        world=world,
+        value_fn=functools.partial(steps.value_fn, None),
+        score_fn=steps.score_fn,
+        weigh_fn=steps.weigh_fn,
+        choose_fn=steps.choose_fn,
+        num_candidates=config.candidates,
+        length=jnp.int32(config.horizon),
+        spread=config.spread,
+    )
+
+
+def linear_plan(config, key, explore=False):
+    def value(_, states, actions):
+        return optimal_q(states, actions)
+
+    ctx = context.begin(jnp.array([0.3]), 1, config.history + config.horizon)
+    return plan_of(config, linear_world(config.horizon), value, ctx, 0.0, key, explore)
+
+
+def linear_plans(config, count=64):
     keys = jax.random.split(jax.random.key(1), count)
-    world = linear_world(config.horizon)
-    decide = lambda k: forward.plan(world, optimal_q, config, ctx, 0.0, LIMIT, k)  # noqa: E731
-    return jax.vmap(decide)(keys)
+    return jax.vmap(lambda key: linear_plan(config, key))(keys)
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
@@ -94,10 +123,8 @@ def test_more_selective_plans_have_a_higher_expected_utility():
 
 def test_exploring_draws_one_of_the_candidates():
     config = PlanConfig("critic", 8, horizon=2, discount=GAMMA)
-    ctx = context.begin(jnp.array([0.3]), 1, 6)
-    args = (linear_world(2), optimal_q, config, ctx, 0.0, LIMIT)
-    drawn = forward.plan(*args, jax.random.key(0), explore=True)
-    expected = forward.plan(*args, jax.random.key(0))
+    drawn = linear_plan(config, jax.random.key(0), explore=True)
+    expected = linear_plan(config, jax.random.key(0))
     assert drawn.action[0] in drawn.candidates[:, 0, 0]
     np.testing.assert_allclose(
         expected.action, expected.weights @ expected.candidates[:, 0], rtol=1e-6
@@ -163,7 +190,7 @@ def planners(pretrained):
     @functools.cache
     def make(name, pruned=True):
         config = dataclasses.replace(CONFIGS[name], pruned=pruned)
-        return forward.make_planner(pretrained[0], config, LIMIT, critic_value)
+        return compiled.make_planner(pretrained[0], config, LIMIT, critic_value)
 
     return make
 
@@ -190,7 +217,7 @@ def test_the_candidate_with_weight_is_rolled_out_as_its_prompt_says(
     ctxs = contexts_after(steps, config.history)
     planner = planners(name)
     target, critic = jnp.float32(1.5), jnp.float32(2.0)
-    args = (forward.Weights(params, stats, critic), ctxs, target, jax.random.key(5))
+    args = (compiled.Weights(params, stats, critic), ctxs, target, jax.random.key(5))
     plans = planner.explain(*args, horizon=config.history + config.horizon)
     ctx = jax.tree.map(lambda x: x[1], ctxs)
     plan = jax.tree.map(lambda x: x[1], plans)
@@ -243,7 +270,7 @@ def test_pruned_plans_are_the_plans_of_whole_passes(pretrained, planners, name, 
     _, params, stats = pretrained
     ctxs = contexts_after(steps, config.history)
     args = (
-        forward.Weights(params, stats, jnp.float32(2.0)),
+        compiled.Weights(params, stats, jnp.float32(2.0)),
         ctxs,
         jnp.float32(1.5),
         jax.random.key(5),
@@ -263,21 +290,21 @@ def test_pruned_plans_are_the_plans_of_whole_passes(pretrained, planners, name, 
 
 def test_candidates_are_drawn_from_the_return_conditioned_policy(pretrained):
     model, params, stats = pretrained
-    config = PlanConfig("returns", 4000, spread=1.0)
+    config = PlanConfig("returns")
     ctxs = contexts_after(6, 4, count=1)
     ctx = jax.tree.map(lambda x: x[0], ctxs)
-    world = proposals.plain_world(model, params, stats, config, 4)
+    world = worlds.plain_world(model, params, stats, config, 4)
     dist = world.policy(ctx, jnp.float32(1.5))
     outputs = roles.predict(
         model, params, stats, context.window_values(ctx, jnp.float32(1.5)), "rcbc", ctx.slot
     )
     np.testing.assert_allclose(dist.loc, outputs["actions"].loc[4:], rtol=1e-5)
-    drawn = proposals.draw(jax.random.key(0), dist, config)
+    drawn = forward.propose(jax.random.key(0), dist, 4000, 1.0)
     pre_tanh = np.arctanh(np.clip(drawn, -0.999999, 0.999999))
     np.testing.assert_allclose(
         pre_tanh.mean(0), dist.loc, atol=0.1 * float(jnp.exp(dist.log_std).max())
     )
-    narrow = proposals.draw(jax.random.key(0), dist, dataclasses.replace(config, spread=0.0))
+    narrow = forward.propose(jax.random.key(0), dist, 4000, 0.0)
     np.testing.assert_allclose(
         narrow, jnp.broadcast_to(jnp.tanh(dist.loc), narrow.shape), rtol=1e-5
     )
@@ -291,7 +318,7 @@ def test_a_decision_acts_on_its_plan(pretrained, planners, name, steps):
     config = CONFIGS[name]
     planner = planners(name)
     args = (
-        forward.Weights(params, stats, jnp.float32(2.0)),
+        compiled.Weights(params, stats, jnp.float32(2.0)),
         contexts_after(steps, config.history),
         jnp.float32(1.5),
         jax.random.key(5),
@@ -307,8 +334,8 @@ def test_a_decision_acts_on_its_plan(pretrained, planners, name, steps):
 def test_no_reward_after_the_time_limit_counts(pretrained, left):
     model, params, stats = pretrained
     config = CONFIGS["critic"]
-    planner = forward.make_planner(model, config, LIMIT, critic_value)
-    weights = forward.Weights(params, stats, jnp.float32(2.0))
+    planner = compiled.make_planner(model, config, LIMIT, critic_value)
+    weights = compiled.Weights(params, stats, jnp.float32(2.0))
     ctxs = contexts_after(6, 4)
     ctxs = ctxs.replace(t=jnp.full_like(ctxs.t, LIMIT - left))
     plans = planner.explain(weights, ctxs, jnp.float32(1.5), jax.random.key(5))
@@ -322,8 +349,11 @@ def test_no_reward_after_the_time_limit_counts(pretrained, left):
 
 
 def test_the_released_planner_scores_beyond_the_time_limit():
-    ctx, config = contexts_after(6, 4, 1), CONFIGS["released"]
-    assert proposals.scored_length(4, ctx.t + LIMIT, config, LIMIT) == 4
+    ctx = jax.tree.map(lambda x: x[0], contexts_after(6, 4, 1))
+    late = ctx.replace(t=ctx.t + LIMIT)
+    for name, length in (("released", 4), ("returns", 1)):
+        steps = options.make_steps(CONFIGS[name], LIMIT, None, explore=False)
+        assert steps.length_fn(late, 4) == length
 
 
 def test_one_utility_that_is_not_finite_makes_a_decision_unsound(pretrained):
@@ -334,9 +364,9 @@ def test_one_utility_that_is_not_finite_makes_a_decision_unsound(pretrained):
         values = critic_value(1.0, states, actions)
         return jnp.where(jnp.arange(7)[:, None] == 3, -jnp.inf, values)
 
-    planner = forward.make_planner(model, config, LIMIT, value)
+    planner = compiled.make_planner(model, config, LIMIT, value)
     args = (
-        forward.Weights(params, stats),
+        compiled.Weights(params, stats),
         contexts_after(6, 4),
         jnp.float32(1.5),
         jax.random.key(5),
@@ -362,34 +392,34 @@ def test_a_decision_asks_for_what_it_is_scored_by(pretrained, name, asked):
             found.append({name: len(slots) for name, slots in questions.items()})
         return model.query(params, shared, own, questions)
 
-    planner = forward.make_planner(model._replace(query=query), config, LIMIT, critic_value)
+    planner = compiled.make_planner(model._replace(query=query), config, LIMIT, critic_value)
     args = (contexts_after(6, config.history), jnp.float32(1.5), jax.random.key(5))
-    planner.act.lower(forward.Weights(params, stats, jnp.float32(2.0)), *args)
+    planner.act.lower(compiled.Weights(params, stats, jnp.float32(2.0)), *args)
     assert found == asked  # with a full window, and before
 
 
 def test_environments_in_groups_decide_as_all_at_once(pretrained):
     model, params, stats = pretrained
     config = PlanConfig("returns", 64)  # two environments fill a chunk
-    planner = forward.make_planner(model, config, LIMIT)
+    planner = compiled.make_planner(model, config, LIMIT)
     ctxs, keys = contexts_after(6, 4, count=6), jax.random.split(jax.random.key(5), 6)
     target = jnp.float32(1.5)
-    actions, _ = planner.act(forward.Weights(params, stats), ctxs, target, jax.random.key(5))
+    actions, _ = planner.act(compiled.Weights(params, stats), ctxs, target, jax.random.key(5))
     for k in range(6):
-        world = proposals.pruned_world(model, params, stats, config, config.horizon)
+        world = pruned_world.pruned_world(model, params, stats, config, config.horizon)
         context_ = jax.tree.map(lambda x: x[k], ctxs)  # noqa: B023
-        plan = forward.plan(world, None, config, context_, target, LIMIT, keys[k])
+        plan = plan_of(config, world, None, context_, target, keys[k])
         np.testing.assert_allclose(actions[k], plan.action, rtol=1e-4, atol=1e-5)
 
 
 def test_decisions_do_not_depend_on_the_batch(pretrained):
     model, params, stats = pretrained
-    planner = forward.make_planner(model, CONFIGS["returns"], LIMIT)
+    planner = compiled.make_planner(model, CONFIGS["returns"], LIMIT)
     ctxs = contexts_after(6, 4, count=3)
     key, target = jax.random.key(5), jnp.float32(1.5)
-    together = planner.explain(forward.Weights(params, stats), ctxs, target, key)
+    together = planner.explain(compiled.Weights(params, stats), ctxs, target, key)
     other = jax.tree.map(lambda x: x.at[0].set(x[2]) if x.ndim > 1 else x, ctxs)
-    again = planner.explain(forward.Weights(params, stats), other, target, key)
+    again = planner.explain(compiled.Weights(params, stats), other, target, key)
     np.testing.assert_allclose(again.action[1:], together.action[1:], rtol=1e-6)
 
 
@@ -399,14 +429,14 @@ def test_another_model_may_answer_what_candidates_lead_to(pretrained):
     other = jax.tree.map(lambda x: 0.5 * x, params)
     config, ctxs = CONFIGS["returns"], contexts_after(6, 4)
     rest = (ctxs, jnp.float32(1.5), jax.random.key(5))
-    planner = forward.make_planner(model, config, LIMIT, world_model=model)
-    found = planner.explain(forward.Weights(params, stats, world=(other, stats)), *rest)
-    alone = forward.make_planner(model, config, LIMIT)
-    proposing = alone.explain(forward.Weights(params, stats), *rest)
+    planner = compiled.make_planner(model, config, LIMIT, world_model=model)
+    found = planner.explain(compiled.Weights(params, stats, world=(other, stats)), *rest)
+    alone = compiled.make_planner(model, config, LIMIT)
+    proposing = alone.explain(compiled.Weights(params, stats), *rest)
     np.testing.assert_allclose(found.candidates, proposing.candidates, rtol=1e-5)
     for k in range(2):
         ctx = jax.tree.map(lambda x: x[k], ctxs)  # noqa: B023
-        world = proposals.plain_world(model, other, stats, config, 4)
+        world = worlds.plain_world(model, other, stats, config, 4)
         expected = world.rollout(ctx, found.candidates[k])
         for ours, theirs in zip(jax.tree.leaves(found.rollout), expected, strict=True):
             np.testing.assert_allclose(ours[k], theirs, rtol=2e-4, atol=2e-4)
@@ -416,10 +446,10 @@ def test_another_model_may_answer_what_candidates_lead_to(pretrained):
 def test_the_step_of_the_episode_compiles_nothing_again(pretrained):
     model, params, stats = pretrained
     counted = chex.assert_max_traces(model.query, n=4)  # of two branches' two passes each
-    planner = forward.make_planner(model._replace(query=counted), CONFIGS["returns"], LIMIT)
+    planner = compiled.make_planner(model._replace(query=counted), CONFIGS["returns"], LIMIT)
     for steps in (0, 1, 4, 5, 6):
         ctxs = contexts_after(steps, 4)
-        planner.act(forward.Weights(params, stats), ctxs, jnp.float32(1.0), jax.random.key(steps))
+        planner.act(compiled.Weights(params, stats), ctxs, jnp.float32(1.0), jax.random.key(steps))
     assert planner.act._cache_size() == 1
 
 
@@ -466,7 +496,7 @@ def test_what_guides_a_plan_decides_the_settings_that_are_left_open():
 )
 def test_a_plan_that_the_model_cannot_carry_out_is_refused(pretrained, settings, value, sentence):
     with pytest.raises(UserError, match=sentence):
-        forward.make_planner(pretrained[0], PlanConfig(**settings), LIMIT, value)
+        compiled.make_planner(pretrained[0], PlanConfig(**settings), LIMIT, value)
 
 
 @pytest.mark.parametrize("missing", ["rewards", "returns"])
@@ -475,4 +505,4 @@ def test_a_model_without_rewards_or_returns_cannot_plan(pretrained, missing):
     specs = tuple(m for m in config.modalities if m.name != missing)
     model = make_model(dataclasses.replace(config, modalities=specs))
     with pytest.raises(UserError, match=f"has no {missing}, so it cannot score plans"):
-        forward.make_planner(model, PlanConfig(), LIMIT)
+        compiled.make_planner(model, PlanConfig(), LIMIT)

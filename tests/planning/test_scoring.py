@@ -7,7 +7,7 @@ import pytest
 
 from mtm_jax import returns
 from mtm_jax.config import PlanConfig
-from mtm_jax.planning import forward, scoring
+from mtm_jax.planning import options, scoring
 
 CASES = range(0, 32, 2)
 LIMIT = 1000
@@ -28,7 +28,8 @@ def case(golden, kind, i):
 def released(rewards, values, discount, lambda_):
     """Utilities as planners compute them, [N, h] each -> [N]."""
     config = PlanConfig(discount=discount, lambda_=lambda_, convention="released")
-    return forward.score(rewards, values, rewards.shape[1], config)
+    steps = options.make_steps(config, LIMIT, None, explore=False)
+    return steps.score_fn(rewards, values, rewards.shape[1])
 
 
 @pytest.mark.parametrize("i", CASES)
@@ -42,7 +43,7 @@ def test_utilities_of_the_released_critic_planner_are_met(golden, i):
 @pytest.mark.parametrize("i", CASES)
 def test_utilities_of_the_released_return_planner_are_met(golden, i):
     found, lambda_, discount, xi = case(golden, "rtg", i)
-    values = scoring.released_return_values(found["returns"], LIMIT)
+    values = scoring.released_return_values(found["returns"], 7, LIMIT)
     utilities = released(found["rewards"], values, discount, lambda_)
     np.testing.assert_allclose(utilities, found["U"], rtol=2e-5)
     # The softmax is of numbers near 2000: its rounding is theirs, so ours is taken of their U.
@@ -57,7 +58,7 @@ def test_a_shorter_horizon_reads_its_own_steps_only(length, lambda_):
     rewards, values = rng.normal(size=(2, 6)).astype(np.float32)
     expected = returns.lambda_utility(rewards[:length], values[:length], 0.9, lambda_)
     rewards[length - 1 :], values[length:] = np.nan, np.nan
-    found = jax.jit(scoring.utility, static_argnums=(3, 4))(rewards, values, length, 0.9, lambda_)
+    found = jax.jit(returns.lambda_utility)(rewards, values, 0.9, lambda_, length)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
