@@ -21,30 +21,33 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from experiments.bench import critic as bench_critic
-from experiments.bench import figure as bench_figure
-from experiments.bench import machine as bench_machine
-from experiments.bench import parts as bench_parts
-from experiments.bench import peer as bench_peer
-from experiments.bench import planning as bench_planning
-from experiments.bench import programs as bench_programs
-from experiments.bench import table as bench_table
-from experiments.bench import timing as bench_timing
-from experiments.bench import training as bench_training
+from experiments.bench import (
+    breakdown,
+    collection,
+    critic_updates,
+    decisions,
+    hardware,
+    latency_figure,
+    table,
+    timing,
+    training_steps,
+    workloads,
+)
+from experiments.bench.pytorch import comparison
 from experiments.runtime import cli
 from mtm_jax.agents import planner
 from mtm_jax.errors import UserError
 from mtm_jax.io import progress
 
 SECTIONS = {
-    "presets": bench_training.preset_works,
-    "seeds": bench_training.seed_works,
-    "training": bench_training.works,
-    "critic": bench_critic.works,
-    "decisions": bench_planning.works,
-    "collection": bench_critic.collection_works,
-    "peer": bench_peer.works,
-    "parts": bench_parts.works,
+    "presets": training_steps.preset_works,
+    "seeds": training_steps.seed_works,
+    "training": training_steps.works,
+    "critic": critic_updates.works,
+    "decisions": decisions.works,
+    "collection": collection.works,
+    "peer": comparison.works,
+    "parts": breakdown.works,
 }
 PRESETS = ("auto", "small", "base", "paper")
 _COMPUTE = ("auto", "float32", "bfloat16")
@@ -57,10 +60,10 @@ def main(config: config_dict.ConfigDict) -> None:
     """Time everything, print the table, write the results."""
     check(config)
     if config.stored:
-        bench_table.show(read(pathlib.Path(config.stored)))
+        table.show(read(pathlib.Path(config.stored)))
         return
-    wanted = dict.fromkeys(("float32", *bench_programs.dtypes(config)))
-    products = {dtype: bench_timing.find_product(dtype) for dtype in wanted}
+    wanted = dict.fromkeys(("float32", *workloads.dtypes(config)))
+    products = {dtype: timing.find_product(dtype) for dtype in wanted}
     rows: list[Row] = []
     left_out: list[str] = []
     for section in config.sections:
@@ -69,37 +72,37 @@ def main(config: config_dict.ConfigDict) -> None:
             rows, left_out = rows + some, left_out + others
     places = ("results", "figure", "stored")
     settings = {k: v for k, v in config.to_dict().items() if k not in places}
-    report = {"machine": bench_machine.describe(products, rows), "settings": settings}
+    report = {"machine": hardware.describe(products, rows), "settings": settings}
     report |= {"rows": rows, "left_out": left_out}
-    bench_table.show(report)
-    path = pathlib.Path(config.results or f"results/bench-{bench_machine.device_slug()}.json")
+    table.show(report)
+    path = pathlib.Path(config.results or f"results/bench-{hardware.device_slug()}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1, sort_keys=True, allow_nan=False) + "\n")
     cli.say(f"results are in {path}")
     if config.figure:
-        cli.say(f"the figure is {bench_figure.latency(rows, config.figure)}")
+        cli.say(f"the figure is {latency_figure.latency(rows, config.figure)}")
 
 
 def run(
-    work: bench_programs.Work,
+    work: workloads.Work,
     config: config_dict.ConfigDict,
-    products: Mapping[str, bench_timing.Product],
+    products: Mapping[str, timing.Product],
 ) -> tuple[list[Row], list[str]]:
     """Compile and time the programs of a work; say what was left out and why."""
     rows: list[Row] = []
     left_out = list(work.left_out)
-    most = _MEMORY_SHARE * bench_machine.memory_gigabytes()
+    most = _MEMORY_SHARE * hardware.memory_gigabytes()
     with progress.progress(len(work.groups), f"timing {work.title}") as bar:
         bar.update(0, "compiling")
-        for k, group in enumerate(bench_programs.compile_all(work), start=1):
+        for k, group in enumerate(workloads.compile_all(work), start=1):
             name = group[0].name
             gigabytes = 1e-9 * max(program.bytes or 0 for program in group)
             if gigabytes > most:
-                left_out.append(f"{bench_table.describe(name)}: needs {gigabytes:.0f} GB")
+                left_out.append(f"{table.describe(name)}: needs {gigabytes:.0f} GB")
             else:
                 product = products.get(name["compute_dtype"], products["float32"])
                 loop = config.seconds, config.repeats, config.patience
-                rows += bench_timing.measure(group, product, *loop)
+                rows += timing.measure(group, product, *loop)
             bar.update(k, name["what"])
     return rows, left_out
 
@@ -163,7 +166,7 @@ def _check_sizes(config: config_dict.ConfigDict) -> None:
         if len(widths) != len(batches) or not widths:
             raise UserError(f"{name}.widths {widths} and {name}.batches {batches} must be pairs")
     window, horizon = (
-        bench_planning.network_of().config.window,
+        decisions.network_of().config.window,
         max(*config.horizons, config.plan.horizon),
     )
     if config.plan.history + horizon > window:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.bench import programs as bench_programs
+from experiments.bench import workloads
 
 _LEAST = 3  # points of a curve
 GOAL = 0.03  # share of a training step that sampling its windows may take
@@ -28,9 +28,9 @@ def growths(rows: Sequence[Mapping[str, Any]]) -> list[Growth]:
     for row in rows:
         if row["section"] in ("peer", "parts", "presets"):
             continue  # other programs, or the same once more
-        for axis in bench_programs.AXES:
+        for axis in workloads.AXES:
             if row[axis] is not None:
-                fixed = [(a, row[a]) for a in bench_programs.AXES if a != axis]
+                fixed = [(a, row[a]) for a in workloads.AXES if a != axis]
                 named = [(key, row[key]) for key in ("what", "program", "compute_dtype")]
                 curve = found.setdefault((axis, *named, *fixed), {})
                 curve[row[axis]] = row["seconds"]
@@ -79,5 +79,5 @@ def sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _describe(settings: Mapping[str, Any]) -> str:
     program = f" {settings['program']}" if settings["program"] else ""
     dtype = " bf16" if settings["compute_dtype"] == "bfloat16" else ""
-    axes = [f"{a.replace('_', ' ')} {settings[a]}" for a in bench_programs.AXES if settings.get(a)]
+    axes = [f"{a.replace('_', ' ')} {settings[a]}" for a in workloads.AXES if settings.get(a)]
     return f"{settings['what']}{program}{dtype}" + (f" ({', '.join(axes)})" if axes else "")

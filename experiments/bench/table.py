@@ -9,7 +9,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from experiments.bench import scaling as bench_scaling
+from experiments.bench import scaling
 
 _COLUMNS = ("", "settings", "time", "a second", "GFLOP/s", "share", "MB", "to first")
 _NAMES = {
@@ -34,7 +34,7 @@ def show(report: Mapping[str, Any]) -> None:
         table.add_row(*_cells(row), end_section=last)
     table.caption = caption(report)
     _print(table)
-    if grown := bench_scaling.growths(rows):
+    if grown := scaling.growths(rows):
         _print(_growth_table(grown))
 
 
@@ -51,12 +51,12 @@ def caption(report: Mapping[str, Any]) -> str:
         "Time: of a step, update or decision. A second: these, of all environments. MB: "
         "temporaries and arguments. To first: against the program that leads its loop.",
     ]
-    parts += [f"{sentence}." for sentence in bench_scaling.sentences(report["rows"])]
+    parts += [f"{sentence}." for sentence in scaling.sentences(report["rows"])]
     parts += [f"Left out: {reason}." for reason in report["left_out"]]
     return "\n".join(parts)
 
 
-def _growth_table(grown: Sequence[bench_scaling.Growth]) -> rich.table.Table:
+def _growth_table(grown: Sequence[scaling.Growth]) -> rich.table.Table:
     table = _table(("time of", "grows with", "from", "to", "as its power"), wrapped=0)
     for growth in grown:
         (low, first), (high, last) = growth.points[0], growth.points[-1]

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench import programs as bench_programs
-from experiments.bench.programs import Call, Program
+from experiments.bench import workloads
+from experiments.bench.workloads import Call, Program
 
 # Sides of the square products among which the one that reaches the peak is found.
 _SIZES = {"cpu": (512, 1024, 2048)}
@@ -46,7 +46,7 @@ def find_product(dtype: str = "float32", sizes: Sequence[int] = (), repeats: int
     found = []
     for size in sizes:
         x = jnp.ones((size, size), dtype)
-        product = Product(size, bench_programs.compile_call(lambda a: a @ a, (x,))[0])
+        product = Product(size, workloads.compile_call(lambda a: a @ a, (x,))[0])
         times = alternate([product.call], 0.0, repeats)[:, 0]
         found.append(product._replace(peak=product.rate(float(np.median(times)))))
     best = max(product.peak for product in found)

@@ -11,15 +11,17 @@ from matplotlib import image
 from test_operations import traced_products
 
 from experiments.bench import __main__ as bench
-from experiments.bench import critic as bench_critic
-from experiments.bench import figure as bench_figure
-from experiments.bench import parts as bench_parts
-from experiments.bench import peer as bench_peer
-from experiments.bench import planning as bench_planning
-from experiments.bench import programs as bench_programs
-from experiments.bench import table as bench_table
-from experiments.bench import timing as bench_timing
-from experiments.bench import training as bench_training
+from experiments.bench import (
+    breakdown,
+    collection,
+    decisions,
+    latency_figure,
+    table,
+    timing,
+    training_steps,
+    workloads,
+)
+from experiments.bench.pytorch import comparison
 from experiments.runtime import cli
 from mtm_jax.errors import UserError
 
@@ -49,7 +51,7 @@ TINY = {
     "seconds": 0.0,
     "repeats": 1,
 }
-PRODUCTS = {"float32": bench_timing.Product(8, lambda: None, peak=1.0)}
+PRODUCTS = {"float32": timing.Product(8, lambda: None, peak=1.0)}
 
 
 def settings(**overrides):
@@ -63,7 +65,7 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(bench_timing, "_SIZES", {"cpu": (8, 16)})
+        patch.setattr(timing, "_SIZES", {"cpu": (8, 16)})
         bench.main(settings(figure="latency.png"))
     return folder
 
@@ -106,7 +108,7 @@ def test_the_table_fits_and_says_what_a_share_is_of(written, capsys):
     plain = report["rows"][4] | {"program": "plain", "ratio_to_first": 2.5, "candidates": 2500}
     report["rows"] += [plain | {"environments": e, "seconds": 0.5 * e} for e in (16, 64, 256)]
     report["rows"][0]["whole_training_steps"] = 140_000
-    bench_table.show(report)
+    table.show(report)
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 100
     words = " ".join(out.split())
@@ -129,8 +131,8 @@ def test_settings_vary_one_by_one_around_the_standard_point():
         horizons=(1, 2),
         environments=(1, 4),
     )
-    point = bench_planning.Point
-    narrow, wide = (bench_planning.points(config, width) for width in config.widths)
+    point = decisions.Point
+    narrow, wide = (decisions.points(config, width) for width in config.widths)
     standard = point("m3pc_m", 3, 2, 1, True)
     assert narrow == [
         [point("rcbc", None, None, 1, None)],
@@ -146,18 +148,18 @@ def test_settings_vary_one_by_one_around_the_standard_point():
 
 def test_what_would_take_too_long_is_left_out_and_named(monkeypatch):
     needed = lambda rate, network, group, config: float(len(group))  # noqa: E731
-    monkeypatch.setattr(bench_planning, "seconds_at", needed)
+    monkeypatch.setattr(decisions, "seconds_at", needed)
     config = settings(longest=1.0, compared=(16,))
-    (work,) = bench_planning.works(config, PRODUCTS)
+    (work,) = decisions.works(config, PRODUCTS)
     assert [len(group) for group in work.groups] == [1, 1, 1]
     point = "m3pc_m with candidates 3, horizon 2, environments 1, pruned False, width 16"
     assert work.left_out == [f"{point}: 2 s a round at that rate"]
 
 
 def test_what_does_not_fit_into_memory_is_left_out_and_named(monkeypatch):
-    name = bench_programs.name("decisions", "rcbc", width=16)
-    program = bench_programs.Program(name, lambda: pytest.fail("called"), bytes=10**15)
-    work = bench_programs.Work("test", [[lambda: program]], ["something else"])
+    name = workloads.name("decisions", "rcbc", width=16)
+    program = workloads.Program(name, lambda: pytest.fail("called"), bytes=10**15)
+    work = workloads.Work("test", [[lambda: program]], ["something else"])
     rows, left_out = bench.run(work, settings(), PRODUCTS)
     assert rows == []
     assert left_out == ["something else", "rcbc with width 16: needs 1000000 GB"]
@@ -167,21 +169,21 @@ def test_what_does_not_fit_into_memory_is_left_out_and_named(monkeypatch):
 def test_the_decision_that_is_timed_computes_what_is_counted(monkeypatch, pruned):
     traced = []
     compile_call = lambda f, arguments: traced.append(jax.make_jaxpr(f)(*arguments)) or (f, 0)  # noqa: E731
-    monkeypatch.setattr(bench_programs, "compile_call", compile_call)
-    network = bench_planning.network_of(width=16, encoder_layers=1)
-    point = bench_planning.Point("m3pc_m", 3, 2, 1, pruned)
-    program = bench_planning.compile_point(network, point, history=2)
+    monkeypatch.setattr(workloads, "compile_call", compile_call)
+    network = decisions.network_of(width=16, encoder_layers=1)
+    point = decisions.Point("m3pc_m", 3, 2, 1, pruned)
+    program = decisions.compile_point(network, point, history=2)
     assert traced_products(traced[0].jaxpr) == program.multiply_adds
 
 
 def test_training_varies_one_setting_at_a_time():
     sizes = {"widths": (16, 32), "batches": (4, 8), "other_batches": (8,), "other_windows": (5,)}
-    points = bench_training.points(settings(**{f"training__{k}": v for k, v in sizes.items()}))
+    points = training_steps.points(settings(**{f"training__{k}": v for k, v in sizes.items()}))
     assert points == [(16, 4, 8), (32, 8, 8), (16, 8, 8), (16, 4, 5)]
 
 
 def test_presets_are_timed_with_their_own_settings():
-    (work,) = bench_training.preset_works(settings(presets=("paper",)), PRODUCTS)
+    (work,) = training_steps.preset_works(settings(presets=("paper",)), PRODUCTS)
     name = work.groups[0][0].args[2]
     assert name["whole_training_steps"] == 140_000
     assert (name["width"], name["batch_size"], name["window"]) == (512, 2048, 8)
@@ -192,11 +194,11 @@ def test_presets_are_timed_with_their_own_settings():
 
 @pytest.mark.slow
 def test_seeds_share_a_program():
-    (work,) = bench_training.seed_works(settings(seeds=(3,)), PRODUCTS)
+    (work,) = training_steps.seed_works(settings(seeds=(3,)), PRODUCTS)
     assert [make.args[2]["seeds"] for make in work.groups[0]] == [1, 3]
-    small = bench_training.plain_settings(bench_training.Point(16, 4, 8), 1, "float32")
+    small = training_steps.plain_settings(training_steps.Point(16, 4, 8), 1, "float32")
     programs = [
-        bench_training.seed_steps(lambda: bench_training.prepare(small), 1, make.args[2])
+        training_steps.seed_steps(lambda: training_steps.prepare(small), 1, make.args[2])
         for make in work.groups[0]
     ]
     assert programs[1].multiply_adds == 3 * programs[0].multiply_adds
@@ -206,9 +208,9 @@ def test_seeds_share_a_program():
 def test_collecting_is_split_among_the_workers(monkeypatch):
     calls = []
     collect = lambda tasks, workers, *_, **__: calls.append((tasks, workers))  # noqa: E731
-    monkeypatch.setattr(bench_critic.collector, "collect", collect)
-    monkeypatch.setattr(bench_critic.collector, "cores", lambda: 3)
-    (work,) = bench_critic.collection_works(settings(collection_steps=1200), PRODUCTS)
+    monkeypatch.setattr(collection.collector, "collect", collect)
+    monkeypatch.setattr(collection.collector, "cores", lambda: 3)
+    (work,) = collection.works(settings(collection_steps=1200), PRODUCTS)
     programs = [make() for (make,) in work.groups]
     programs[1].call()
     ((tasks, workers),) = calls
@@ -218,12 +220,12 @@ def test_collecting_is_split_among_the_workers(monkeypatch):
 
 def test_without_pytorch_one_sentence_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    (work,) = bench_peer.works(settings(), PRODUCTS)
+    (work,) = comparison.works(settings(), PRODUCTS)
     assert work.groups == [] and "pip install torch" in work.left_out[0]
 
 
 def test_parts_of_a_step_and_of_a_decision_have_the_shapes_of_the_whole():
-    (work,) = bench_parts.works(settings(), PRODUCTS)
+    (work,) = breakdown.works(settings(), PRODUCTS)
     step, decision = work.groups
     shapes = {}
     for make in (*step[1:], *decision[1:]):
@@ -240,32 +242,32 @@ def test_parts_of_a_step_and_of_a_decision_have_the_shapes_of_the_whole():
 
 
 def test_updates_continue_where_the_last_call_ended():
-    call, _ = bench_programs.compile_updates(lambda x, y: x + y, jax.numpy.ones(()), 2.0)
+    call, _ = workloads.compile_updates(lambda x, y: x + y, jax.numpy.ones(()), 2.0)
     assert [float(call()) for _ in range(3)] == [3.0, 5.0, 7.0]
 
 
 def test_calls_alternate_and_the_first_round_does_not_count(monkeypatch):
     order = []
     calls = [lambda: order.append("a"), lambda: order.append("b")]
-    times = bench_timing.alternate(calls, seconds=0.0, repeats=3)
+    times = timing.alternate(calls, seconds=0.0, repeats=3)
     assert order == ["a", "b"] * 4
     assert times.shape == (3, 2)
-    monkeypatch.setattr(bench_timing, "_LONG", 0.0)
-    assert bench_timing.alternate(calls, seconds=0.0, repeats=3).shape == (3, 2)
+    monkeypatch.setattr(timing, "_LONG", 0.0)
+    assert timing.alternate(calls, seconds=0.0, repeats=3).shape == (3, 2)
     assert len(order) == 14
-    assert bench_timing.alternate(calls, seconds=9.0, repeats=9, patience=0.0).shape == (3, 2)
+    assert timing.alternate(calls, seconds=9.0, repeats=9, patience=0.0).shape == (3, 2)
 
 
 def test_programs_of_one_loop_are_compared_round_by_round(monkeypatch):
     drift = np.array([1.0, 5.0, 2.0])  # of the machine
     times = drift[:, None] * [0.5, 1.5, 0.25]
-    monkeypatch.setattr(bench_timing, "alternate", lambda *_: times)
+    monkeypatch.setattr(timing, "alternate", lambda *_: times)
     programs = [
-        bench_programs.Program({"program": name}, None, products, decisions=4, steps=steps)
+        workloads.Program({"program": name}, None, products, decisions=4, steps=steps)
         for name, products, steps in (("", 10**9, 1), ("plain", 2 * 10**9, 3))
     ]
-    product = bench_timing.Product(500, None)
-    first, second = bench_timing.measure(programs, product, seconds=1.0, repeats=1)
+    product = timing.Product(500, None)
+    first, second = timing.measure(programs, product, seconds=1.0, repeats=1)
     assert (first["ratio_to_first"], second["ratio_to_first"]) == (None, 1.0)
     assert (first["seconds"], first["per_second"], second["seconds"]) == (1.0, 4.0, 1.0)
     assert (first["gflops"], first["product_gflops"], first["share"]) == (2.0, 0.5, 4.0)
@@ -273,10 +275,10 @@ def test_programs_of_one_loop_are_compared_round_by_round(monkeypatch):
 
 
 def test_of_products_near_the_best_rate_the_smallest_is_taken(monkeypatch):
-    assert bench_timing.Product(1000, None).rate(seconds=2.0) == pytest.approx(1.0)
+    assert timing.Product(1000, None).rate(seconds=2.0) == pytest.approx(1.0)
     rates = {4: 1.0, 8: 9.8, 16: 10.0}
-    monkeypatch.setattr(bench_timing.Product, "rate", lambda self, _: rates[self.size])
-    product = bench_timing.find_product(sizes=tuple(rates), repeats=1)
+    monkeypatch.setattr(timing.Product, "rate", lambda self, _: rates[self.size])
+    product = timing.find_product(sizes=tuple(rates), repeats=1)
     assert (product.size, product.peak) == (8, 9.8)
 
 
@@ -284,7 +286,7 @@ def test_a_curve_holds_the_usual_horizon_only():
     row = {"width": 16, "horizon": 4, "candidates": 5, "seconds": 0.002}
     others = {"candidates": 1, "seconds": 0.001}, {"horizon": 1, "seconds": 9.0}
     rows = [row, *(row | other for other in others)]
-    assert bench_figure.curve(rows, 16) == [(1, 1.0), (5, 2.0)]
+    assert latency_figure.curve(rows, 16) == [(1, 1.0), (5, 2.0)]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.bench import torch_model as bench_torch_model
-from experiments.bench.torch_model import Peer, TanhNormal
+from experiments.bench.pytorch import model as torch_model
+from experiments.bench.pytorch.model import Peer, TanhNormal
 from mtm_jax import distributions, masks
 from mtm_jax.config import LossConfig, MaskConfig, PretrainConfig
 
@@ -50,7 +50,7 @@ def typical_masks(config: MaskConfig, window: int, names: list[str], count: int)
     order = np.argsort(sum(drawn[m].sum(-1) for m in names))
     chosen = order[((np.arange(count) + 0.5) / count * _DRAWN).astype(int)]
     each = [{m: drawn[m][k] for m in names} for k in chosen]
-    return [bench_torch_model.indices(mask, names).to(device()) for mask in each]
+    return [torch_model.indices(mask, names).to(device()) for mask in each]
 
 
 def training(

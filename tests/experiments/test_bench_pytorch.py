@@ -22,9 +22,9 @@ from mtm_jax.training import objective
 from mtm_jax.types import ModalitySpec
 
 torch = pytest.importorskip("torch")
-from experiments.bench import torch as bench_torch  # noqa: E402
-from experiments.bench import torch_model as bench_torch_model  # noqa: E402
-from experiments.bench import torch_planner as bench_torch_planner  # noqa: E402
+from experiments.bench.pytorch import model as torch_model  # noqa: E402
+from experiments.bench.pytorch import planner as torch_planner  # noqa: E402
+from experiments.bench.pytorch import training as torch_training  # noqa: E402
 
 SPECS = (
     *(ModalitySpec("states", 5), ModalitySpec("returns", 1)),
@@ -40,7 +40,7 @@ def peer():
     """The peer with parameters none of which is zero."""
     torch.set_num_threads(1)  # threads that wait for each other starve beside other processes
     torch.manual_seed(0)
-    peer = bench_torch_model.Peer(CONFIG)
+    peer = torch_model.Peer(CONFIG)
     with torch.no_grad():
         for parameter in peer.parameters():
             parameter += 0.1 * torch.randn(parameter.shape)
@@ -74,7 +74,7 @@ def as_torch(arrays):
 def test_outputs_equal_ours_with_the_same_parameters(peer, params, windows):
     visible = draw_mask()
     with torch.no_grad():
-        theirs = peer(as_torch(windows), bench_torch_model.indices(visible, NAMES))
+        theirs = peer(as_torch(windows), torch_model.indices(visible, NAMES))
     everywhere = {m: jnp.broadcast_to(x, (3, 8)) for m, x in visible.items()}
     ours = model.make_model(CONFIG).apply(params, windows, everywhere)
     for name in NAMES:
@@ -85,11 +85,11 @@ def test_outputs_equal_ours_with_the_same_parameters(peer, params, windows):
 def test_losses_equal_ours_where_nothing_is_drawn(peer, params, windows):
     settings = PretrainConfig(CONFIG, loss=LossConfig(entropy_samples=2))
     visible = draw_mask()
-    seen = bench_torch_model.indices(visible, NAMES)
+    seen = torch_model.indices(visible, NAMES)
     with torch.no_grad():
         outputs = peer(as_torch(windows), seen)
         zero = torch.zeros(())
-        total, _ = bench_torch.loss(settings.loss, outputs, as_torch(windows), seen, zero)
+        total, _ = torch_training.loss(settings.loss, outputs, as_torch(windows), seen, zero)
     shown = {m: jnp.broadcast_to(x, (3, 8)) for m, x in visible.items()}
     everything = {m: jnp.ones((3, 8), bool) for m in NAMES}
     batch = objective.Batch(windows, shown, everything)
@@ -104,8 +104,8 @@ def test_the_entropy_estimate_is_ours_on_average():
     config = LossConfig(entropy_samples=20_000)
     loc, log_std = torch.tensor([[[0.3, -0.5]]]), torch.tensor([[[-1.0, 0.2]]])
     hidden, actions = torch.ones(1), torch.zeros(1, 1, 2)
-    dist = bench_torch_model.TanhNormal(loc, log_std)
-    _, entropy, _ = bench_torch.action_losses(config, dist, actions, hidden)
+    dist = torch_model.TanhNormal(loc, log_std)
+    _, entropy, _ = torch_training.action_losses(config, dist, actions, hidden)
     ours = distributions.TanhNormal(jnp.array([0.3, -0.5]), jnp.array([-1.0, 0.2]))
     noise = jax.random.normal(jax.random.key(0), (20_000, 2))
     assert float(entropy) == pytest.approx(
@@ -120,12 +120,12 @@ def test_predictions_and_utilities_of_candidates_equal_ours(peer, params):
     world = pruned_world.pruned_world(model.make_model(CONFIG), params, STATS, plan, 4)
     expected = world.rollout(context, actions)
     values = as_torch(context_lib.window_values(context, jnp.float32(1.0)))
-    shown = bench_torch_planner.prompt(CONFIG, "fd", 3, 7)
+    shown = torch_planner.prompt(CONFIG, "fd", 3, 7)
     with torch.no_grad():
         taken = torch.tensor(np.asarray(actions))
-        rewards, returns = bench_torch_planner.roll_out(peer, values, taken, shown, 3)
-        scores = bench_torch_planner.utilities(plan, rewards, returns, 0, 100)
-        chosen = bench_torch_planner.choose(plan, scores, taken)
+        rewards, returns = torch_planner.roll_out(peer, values, taken, shown, 3)
+        scores = torch_planner.utilities(plan, rewards, returns, 0, 100)
+        chosen = torch_planner.choose(plan, scores, taken)
     np.testing.assert_allclose(rewards.numpy(), expected.rewards, atol=2e-5)
     np.testing.assert_allclose(returns.numpy(), expected.return_tokens, atol=2e-5)
     steps = options.make_steps(plan, 100, critic_fn=None, explore=False)
@@ -142,17 +142,17 @@ def test_proposals_follow_the_policy_of_the_same_parameters(peer, params):
     world = pruned_world.pruned_world(model.make_model(CONFIG), params, STATS, plan, 4)
     dist = world.policy(context, jnp.float32(1.0))
     values = as_torch(context_lib.window_values(context, jnp.float32(1.0)))
-    shown = bench_torch_planner.prompt(CONFIG, "rcbc", 3, 7)
+    shown = torch_planner.prompt(CONFIG, "rcbc", 3, 7)
     with torch.no_grad():
-        drawn = bench_torch_planner.propose(peer, plan, values, shown, 3)
+        drawn = torch_planner.propose(peer, plan, values, shown, 3)
     latent = np.arctanh(np.clip(drawn.numpy(), -1 + 1e-6, 1 - 1e-6))
     error = np.exp(np.asarray(dist.log_std)).max() * 5 / np.sqrt(4000)
     np.testing.assert_allclose(latent.mean(0), dist.loc, atol=error)
 
 
 def test_masks_of_a_call_show_as_much_as_the_distribution_does():
-    every = bench_torch.typical_masks(MaskConfig(), 8, NAMES, 256)
-    few = bench_torch.typical_masks(MaskConfig(), 8, NAMES, 8)
+    every = torch_training.typical_masks(MaskConfig(), 8, NAMES, 256)
+    few = torch_training.typical_masks(MaskConfig(), 8, NAMES, 8)
     mean = np.mean([len(x) for x in every])
     assert np.mean([len(x) for x in few]) == pytest.approx(mean, rel=0.05)
     keys = jax.random.split(jax.random.key(1), 500)
@@ -166,6 +166,6 @@ def test_steps_learn():
     settings = PretrainConfig(CONFIG, optim=optim, batch_size=4)
     values = {m.name: np.tanh(rng.normal(size=(20, m.features))) for m in SPECS}
     values = {m: x.astype(np.float32) for m, x in values.items()}
-    call = bench_torch.training(settings, values, np.arange(5), 4)
+    call = torch_training.training(settings, values, np.arange(5), 4)
     losses = [call() for _ in range(15)]
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.5

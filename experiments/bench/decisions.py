@@ -14,9 +14,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
 
-from experiments.bench import operations
-from experiments.bench import programs as bench_programs
-from experiments.bench import training as bench_training
+from experiments.bench import operations, training_steps, workloads
 from mtm_jax import tokens
 from mtm_jax.agents import planner
 from mtm_jax.config import CriticConfig, ModelConfig, PlanConfig
@@ -88,17 +86,17 @@ def plan_of(point: Point, history: int) -> PlanConfig:
 
 
 def works(
-    config: config_dict.ConfigDict, products: bench_training.Products
-) -> bench_training.Works:
+    config: config_dict.ConfigDict, products: training_steps.Products
+) -> training_steps.Works:
     """All decisions, width by width; what would take too long is left out."""
-    for dtype in bench_programs.dtypes(config):
+    for dtype in workloads.dtypes(config):
         for width in config.widths:
             sizes = {"width": width, "encoder_layers": config.encoder_layers}
             network = network_of(compute_dtype=dtype, **sizes)
             groups, left_out = bearable(config, network, products[dtype].peak)
             make = functools.partial(compile_point, network, history=config.plan.history)
             makes = [[functools.partial(make, point) for point in group] for group in groups]
-            yield bench_programs.Work(f"decisions, width {width}", makes, left_out)
+            yield workloads.Work(f"decisions, width {width}", makes, left_out)
 
 
 def bearable(
@@ -123,10 +121,10 @@ def say(point: Point, width: int) -> str:
 
 def network_of(**sizes: Any) -> model.Model:
     """Make a model with hopper's dimensions."""
-    return model.make_model(ModelConfig(bench_training.MODALITIES, dropout=0.0, **sizes))
+    return model.make_model(ModelConfig(training_steps.MODALITIES, dropout=0.0, **sizes))
 
 
-def compile_point(network: model.Model, point: Point, history: int) -> bench_programs.Program:
+def compile_point(network: model.Model, point: Point, history: int) -> workloads.Program:
     """Compile the decisions of one point."""
     arguments = random_arguments(network, point, history)
     if point.method == "rcbc":
@@ -134,15 +132,15 @@ def compile_point(network: model.Model, point: Point, history: int) -> bench_pro
     else:
         plan = plan_of(point, history)
         value = planner.least_q if plan.guidance == "critic" else None
-        act = compiled.make_planner(network, plan, bench_training.LIMIT, value).act
+        act = compiled.make_planner(network, plan, training_steps.LIMIT, value).act
         decide = functools.partial(_plan, act)
-    call, memory = bench_programs.compile_call(decide, arguments)
+    call, memory = workloads.compile_call(decide, arguments)
     settings = point._asdict() | {"width": network.config.width}
     program = {True: "", None: "", False: "plain"}[settings.pop("pruned")]
-    name = bench_programs.name("decisions", settings.pop("method"), network.config.compute_dtype)
+    name = workloads.name("decisions", settings.pop("method"), network.config.compute_dtype)
     name |= settings | {"program": program}
     count = multiply_adds(network, point, history)
-    return bench_programs.Program(name, call, count, decisions=point.environments, bytes=memory)
+    return workloads.Program(name, call, count, decisions=point.environments, bytes=memory)
 
 
 def _clone(network: model.Model, weights: compiled.Weights, contexts: Any, *_: Any) -> jax.Array:

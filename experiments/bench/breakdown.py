@@ -17,10 +17,7 @@ import optax
 from jax import Array
 from ml_collections import config_dict
 
-from experiments.bench import layers as bench_layers
-from experiments.bench import planning as bench_planning
-from experiments.bench import programs as bench_programs
-from experiments.bench import training as bench_training
+from experiments.bench import decisions, layers, training_steps, workloads
 from mtm_jax.models import layout
 from mtm_jax.models import packing as gathering
 from mtm_jax.models import trajectory_model as model
@@ -29,25 +26,25 @@ from mtm_jax.training import dataset, objective, optim
 
 
 def works(
-    config: config_dict.ConfigDict, products: bench_training.Products
-) -> bench_training.Works:
+    config: config_dict.ConfigDict, products: training_steps.Products
+) -> training_steps.Works:
     """Parts at every width, of a training step and of a decision by returns."""
     sizes = config.parts
-    for dtype in bench_programs.dtypes(config):
+    for dtype in workloads.dtypes(config):
         for width, batch in zip(sizes.widths, sizes.batches, strict=True):
-            window = bench_planning.network_of().config.window
-            point = bench_training.Point(width, batch, window)
-            settings = bench_training.plain_settings(point, config.encoder_layers, dtype)
-            prepared = bench_training.prepare(settings)
-            name = bench_programs.name("parts", "training", dtype, **point._asdict())
+            window = decisions.network_of().config.window
+            point = training_steps.Point(width, batch, window)
+            settings = training_steps.plain_settings(point, config.encoder_layers, dtype)
+            prepared = training_steps.prepare(settings)
+            name = workloads.name("parts", "training", dtype, **point._asdict())
             count = config.training.steps
-            whole = functools.partial(bench_training.steps, lambda p=prepared: p, count, name)
+            whole = functools.partial(training_steps.steps, lambda p=prepared: p, count, name)
             step = [whole, *_makes(name, training_parts(prepared))]
             plan = _decision(config, prepared.network)
-            yield bench_programs.Work(f"parts, width {width}", [step, plan])
+            yield workloads.Work(f"parts, width {width}", [step, plan])
 
 
-def training_parts(prepared: bench_training.Prepared) -> dict[str, tuple[Callable, tuple]]:
+def training_parts(prepared: training_steps.Prepared) -> dict[str, tuple[Callable, tuple]]:
     """List the parts of a training step with what each is called with."""
     settings, network, data, stats, trainer = prepared
     state, key = trainer.init(jax.random.key(0)), jax.random.key(1)
@@ -78,7 +75,7 @@ def training_parts(prepared: bench_training.Prepared) -> dict[str, tuple[Callabl
         "gathering": (_both_ways(gather, 1), (whole, flat)),
         **{
             part: (_both_ways(function, 2), arguments)
-            for part, (function, arguments) in bench_layers.parts(
+            for part, (function, arguments) in layers.parts(
                 settings, network, state.params, batch, whole
             ).items()
         },
@@ -100,27 +97,27 @@ def _both_ways(function: Callable, count: int) -> Callable:
 def _decision(config: config_dict.ConfigDict, network: model.Model) -> Sequence[Callable]:
     """A decision by returns and its parts."""
     plan, history = config.plan, config.plan.history
-    point = bench_planning.Point("m3pc_m", plan.candidates, plan.horizon, 1, True)
+    point = decisions.Point("m3pc_m", plan.candidates, plan.horizon, 1, True)
 
-    def whole() -> bench_programs.Program:
-        program = bench_planning.compile_point(network, point, history)
+    def whole() -> workloads.Program:
+        program = decisions.compile_point(network, point, history)
         return program._replace(name=program.name | {"section": "parts"})
 
     settings = point._asdict() | {"width": network.config.width}
     del settings["method"], settings["pruned"]
-    name = bench_programs.name("parts", "m3pc_m", network.config.compute_dtype, **settings)
+    name = workloads.name("parts", "m3pc_m", network.config.compute_dtype, **settings)
     return [whole, *_makes(name, decision_parts(network, point, history))]
 
 
 def decision_parts(
-    network: model.Model, point: bench_planning.Point, history: int
+    network: model.Model, point: decisions.Point, history: int
 ) -> dict[str, tuple[Callable, tuple]]:
     """List the parts of a decision with what each is called with."""
-    weights, contexts, target, key = bench_planning.random_arguments(network, point, history)
+    weights, contexts, target, key = decisions.random_arguments(network, point, history)
     context = jax.tree.map(lambda x: x[0], contexts)
-    plan = bench_planning.plan_of(point, history)
+    plan = decisions.plan_of(point, history)
 
-    steps = options.make_steps(plan, bench_training.LIMIT, critic_fn=None, explore=False)
+    steps = options.make_steps(plan, training_steps.LIMIT, critic_fn=None, explore=False)
 
     def world(weights: compiled.Weights) -> worlds.World:
         return compiled.make_world(network, None, weights, plan, plan.horizon, scored_only=True)
@@ -147,8 +144,8 @@ def decision_parts(
 
 
 def _makes(name: dict, parts: dict[str, tuple[Callable, tuple]]) -> list[Callable]:
-    def make(part: str, function: Callable, arguments: tuple) -> bench_programs.Program:
-        call, memory = bench_programs.compile_call(function, arguments)
-        return bench_programs.Program(name | {"program": part}, call, bytes=memory)
+    def make(part: str, function: Callable, arguments: tuple) -> workloads.Program:
+        call, memory = workloads.compile_call(function, arguments)
+        return workloads.Program(name | {"program": part}, call, bytes=memory)
 
     return [functools.partial(make, part, *what) for part, what in parts.items()]

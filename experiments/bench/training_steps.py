@@ -10,9 +10,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from experiments.bench import operations
-from experiments.bench import programs as bench_programs
-from experiments.bench import timing as bench_timing
+from experiments.bench import operations, timing, workloads
 from experiments.runtime import config_files
 from experiments.training import build
 from mtm_jax.config import MaskConfig, ModelConfig, OptimConfig, PretrainConfig
@@ -30,8 +28,8 @@ MODALITIES = (
 )
 LIMIT = 1000  # steps of an episode
 
-Products = Mapping[str, bench_timing.Product]
-Works = Iterator[bench_programs.Work]
+Products = Mapping[str, timing.Product]
+Works = Iterator[workloads.Work]
 
 
 class Point(NamedTuple):
@@ -54,19 +52,19 @@ def points(config: config_dict.ConfigDict) -> list[Point]:
 
 def works(config: config_dict.ConfigDict, products: Products) -> Works:
     """Training steps without a preset's extras; the windows of each are sampled beside it."""
-    for dtype in bench_programs.dtypes(config):
+    for dtype in workloads.dtypes(config):
         groups = []
         for point in points(config):
             settings = plain_settings(point, config.encoder_layers, dtype)
             prepared = functools.cache(functools.partial(prepare, settings))
-            name = bench_programs.name("training", "training", dtype, **point._asdict())
+            name = workloads.name("training", "training", dtype, **point._asdict())
             groups.append(
                 [
                     functools.partial(steps, prepared, config.training.steps, name),
                     functools.partial(sampling, prepared, name | {"what": "windows"}),
                 ]
             )
-        yield bench_programs.Work("training", groups)
+        yield workloads.Work("training", groups)
 
 
 def preset_works(config: config_dict.ConfigDict, products: Products) -> Works:
@@ -78,11 +76,11 @@ def preset_works(config: config_dict.ConfigDict, products: Products) -> Works:
         settings = build.pretrain_config(chosen, data)
         point = Point(settings.model.width, settings.batch_size, settings.model.window)
         dtype = settings.model.compute_dtype
-        name = bench_programs.name("presets", f"preset {preset}", dtype, **point._asdict())
+        name = workloads.name("presets", f"preset {preset}", dtype, **point._asdict())
         name |= {"whole_training_steps": chosen.steps}
         prepared = functools.cache(functools.partial(prepare, settings))
         make = functools.partial(steps, prepared, config.training.steps, name)
-        yield bench_programs.Work(f"preset {preset}", [[make]])
+        yield workloads.Work(f"preset {preset}", [[make]])
 
 
 def seed_works(config: config_dict.ConfigDict, products: Products) -> Works:
@@ -91,16 +89,16 @@ def seed_works(config: config_dict.ConfigDict, products: Products) -> Works:
     chosen = config_files.load(f"configs/pretrain.py:hopper-medium,preset={preset}")
     settings = build.pretrain_config(chosen, build.split(trajectories(), chosen))
     prepared = functools.cache(functools.partial(prepare, settings))
-    name = bench_programs.name("seeds", f"preset {preset}", settings.model.compute_dtype)
+    name = workloads.name("seeds", f"preset {preset}", settings.model.compute_dtype)
     count = config.training.steps
     group = [
         functools.partial(seed_steps, prepared, count, name | {"seeds": seeds})
         for seeds in dict.fromkeys((1, *config.seeds))
     ]
-    yield bench_programs.Work("seeds", [group])
+    yield workloads.Work("seeds", [group])
 
 
-def seed_steps(prepared: Any, count: int, name: dict[str, Any]) -> bench_programs.Program:
+def seed_steps(prepared: Any, count: int, name: dict[str, Any]) -> workloads.Program:
     """Compile `count` training steps a call, of all seeds."""
     settings, network, data, stats, trainer = prepared()
     seeds, key = name["seeds"], jax.random.key(0)
@@ -109,7 +107,7 @@ def seed_steps(prepared: Any, count: int, name: dict[str, Any]) -> bench_program
         key = jax.random.split(key, seeds)
     call, memory = compile_trainer(trainer, data, count, key)
     products = seeds * operations.training_step(settings.model, settings.batch_size)
-    return bench_programs.Program(name, call, products, steps=count, bytes=memory)
+    return workloads.Program(name, call, products, steps=count, bytes=memory)
 
 
 def plain_settings(point: Point, encoder_layers: int, dtype: str) -> PretrainConfig:
@@ -140,35 +138,35 @@ def prepare(settings: PretrainConfig) -> Prepared:
     return Prepared(settings, network, data, stats, pretrain.make_trainer(settings, network, stats))
 
 
-def steps(prepared: Any, count: int, name: dict[str, Any]) -> bench_programs.Program:
+def steps(prepared: Any, count: int, name: dict[str, Any]) -> workloads.Program:
     """Compile `count` training steps a call."""
     settings, _, data, _, trainer = prepared()
     call, memory = compile_trainer(trainer, data, count)
     products = operations.training_step(settings.model, settings.batch_size)
-    return bench_programs.Program(name, call, products, steps=count, bytes=memory)
+    return workloads.Program(name, call, products, steps=count, bytes=memory)
 
 
 def compile_trainer(
     trainer: training.Trainer, data: Any, count: int, key: jax.Array | None = None
-) -> tuple[bench_programs.Call, int | None]:
+) -> tuple[workloads.Call, int | None]:
     """Compile a call of any trainer's `run`, which continues where the last one ended."""
 
     def run(state: Any, data: Any) -> Any:
         return trainer.run(state, data, count)[0]
 
     state = trainer.init(jax.random.key(0) if key is None else key)
-    return bench_programs.compile_updates(run, state, data)
+    return workloads.compile_updates(run, state, data)
 
 
-def sampling(prepared: Any, name: dict[str, Any]) -> bench_programs.Program:
+def sampling(prepared: Any, name: dict[str, Any]) -> workloads.Program:
     """Compile the sampling of one batch of windows."""
     settings, _, data, _, _ = prepared()
 
     def sample(key: jax.Array, data: dataset.Dataset) -> dataset.Windows:
         return dataset.sample_windows(key, data, settings.batch_size, settings.model.window)
 
-    call, memory = bench_programs.compile_call(sample, (jax.random.key(1), data))
-    return bench_programs.Program(name, call, bytes=memory)
+    call, memory = workloads.compile_call(sample, (jax.random.key(1), data))
+    return workloads.Program(name, call, bytes=memory)
 
 
 @functools.cache

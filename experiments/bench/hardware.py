@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.bench import timing as bench_timing
+from experiments.bench import timing
 from mtm_jax.io import results
 
 
 def describe(
-    products: Mapping[str, bench_timing.Product], rows: Sequence[Mapping[str, Any]]
+    products: Mapping[str, timing.Product], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Say what ran this and what its matrix products reached, by type, between the calls."""
     rates = {}

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.bench import torch as bench_torch
-from experiments.bench import torch_model as bench_torch_model
-from experiments.bench.torch_model import Peer
+from experiments.bench.pytorch import model as torch_model
+from experiments.bench.pytorch import training as torch_training
+from experiments.bench.pytorch.model import Peer
 from mtm_jax import masks, returns
 from mtm_jax.config import ModelConfig, PlanConfig
 from mtm_jax.planning import context as context_lib
@@ -28,17 +28,17 @@ def decision(
         context: of one environment, with a full window.
         limit: steps of an episode.
     """
-    peer = Peer(config).to(bench_torch.device()).eval()
+    peer = Peer(config).to(torch_training.device()).eval()
     values = jax.tree.map(np.asarray, context_lib.window_values(context, np.float32(1.0)))
-    values = {m: torch.tensor(x).to(bench_torch.device()) for m, x in values.items()}
+    values = {m: torch.tensor(x).to(torch_training.device()) for m, x in values.items()}
     slot, t = int(context.slot), int(context.t)
     proposing, answering = (
-        prompt(config, name, slot, slot + plan.horizon).to(bench_torch.device())
+        prompt(config, name, slot, slot + plan.horizon).to(torch_training.device())
         for name in ("rcbc", "fd")
     )
 
     def decide() -> np.ndarray:
-        with torch.inference_mode(), bench_torch.precision(config.compute_dtype):
+        with torch.inference_mode(), torch_training.precision(config.compute_dtype):
             actions = propose(peer, plan, values, proposing, slot)
             rewards, tokens = roll_out(peer, values, actions, answering, slot)
             scores = utilities(plan, rewards, tokens, t, limit)
@@ -75,7 +75,7 @@ def prompt(config: ModelConfig, name: str, slot: int, end: int) -> Tensor:
     names = [m.name for m in config.modalities]
     visible = {m: np.array(x) for m, x in masks.prompt(name, slot, config.window).items()}
     visible["actions"][end:] = False
-    return bench_torch_model.indices(visible, names)
+    return torch_model.indices(visible, names)
 
 
 def utilities(plan: PlanConfig, rewards: Tensor, tokens: Tensor, t: int, limit: int) -> Tensor:

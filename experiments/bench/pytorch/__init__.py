@@ -1,0 +1,1 @@
+"""The same training step and decision in plain PyTorch, which ours are compared with."""
