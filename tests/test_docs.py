@@ -1,4 +1,4 @@
-"""What the documents and setup.cfg name exists: files, links, commands, keys, options."""
+"""What the documents and setup.cfg name exists: files, links, commands, keys, functions."""
 
 import ast
 import configparser
@@ -25,6 +25,7 @@ COMMAND = re.compile(r"(?:\.venv/bin/)?python -m experiments\.(\w+)(.*)")
 MAKE = re.compile(r"make ([a-z-]+)((?: [A-Z]+=\S+)*)")
 KEY = re.compile(r"--config\.([\w.]+)=")
 NAMED_FILE = re.compile(r"(?:mtm_jax|experiments|configs|docs|tests|results)/[\w./*-]+")
+FUNCTION = re.compile(r"`([\w/]+\.py):([\w.]+)`")
 PLACEHOLDER = re.compile(r"\b(?:DEVICE|ENV|NAME)\b")
 
 
@@ -163,6 +164,28 @@ def test_an_installed_package_has_its_actors(root):
     settings.read(root / "setup.cfg")
     patterns = settings["options.package_data"]["mtm_jax"].split()
     assert patterns and all(list((root / "mtm_jax").glob(pattern)) for pattern in patterns)
+
+
+def defined_in(tree, prefix=""):
+    """Functions and classes of a module, nested functions by their own name, methods by Class.x."""
+    for node in ast.iter_child_nodes(tree):
+        inside = prefix
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield prefix + node.name
+            inside = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
+        yield from defined_in(node, inside)
+
+
+def test_the_walks_name_functions_that_exist(page, root):
+    for file, name in FUNCTION.findall(page.read_text()):
+        tree = ast.parse((root / file).read_text())
+        assert name in set(defined_in(tree)), f"{file}:{name}"
+
+
+def test_the_walks_are_short(root):
+    walks = (root / "docs" / "architecture.md").read_text().split("\n## From ")[1:]
+    steps = [re.findall(r"^\d+\. `[\w/]+\.py:", walk, re.MULTILINE) for walk in walks]
+    assert len(steps) == 2 and all(10 <= len(walk) <= 15 for walk in steps)
 
 
 def test_tables_of_scores_agree(root):
