@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_models import noisy_params
 
 from mtm_jax import distributions, masks, tokens
 from mtm_jax.config import ModelConfig, PlanConfig
@@ -85,7 +86,7 @@ def linear_plan(config, key, explore=False):
 
 def linear_plans(config, count=64):
     keys = jax.random.split(jax.random.key(1), count)
-    return jax.vmap(lambda key: linear_plan(config, key))(keys)
+    return jax.jit(jax.vmap(lambda key: linear_plan(config, key)))(keys)
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
@@ -123,8 +124,10 @@ def test_more_selective_plans_have_a_higher_expected_utility():
 
 def test_exploring_draws_one_of_the_candidates():
     config = PlanConfig("critic", 8, horizon=2, discount=GAMMA)
-    drawn = linear_plan(config, jax.random.key(0), explore=True)
-    expected = linear_plan(config, jax.random.key(0))
+    drawn, expected = (
+        jax.jit(functools.partial(linear_plan, config, explore=explore))(jax.random.key(0))
+        for explore in (True, False)
+    )
     assert drawn.action[0] in drawn.candidates[:, 0, 0]
     np.testing.assert_allclose(
         expected.action, expected.weights @ expected.candidates[:, 0], rtol=1e-6
@@ -145,13 +148,9 @@ def pretrained():
     )
     config = ModelConfig(specs, window=WINDOW, width=16, heads=2, encoder_layers=1, dropout=0.0)
     model = make_model(config)
-    params = model.init(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
     ranges = {m.name: jnp.arange(1.0, m.features + 1) for m in specs}
     stats = {m: tokens.Stats(x, 0.5 * x, -x, x) for m, x in ranges.items()}
-    return model, jax.tree.unflatten(tree, noisy), stats
+    return model, noisy_params(model), stats
 
 
 def contexts_after(steps, history, count=2):
@@ -161,8 +160,16 @@ def contexts_after(steps, history, count=2):
     for n in range(steps):
         action = rng.uniform(-0.9, 0.9, (count, A)).astype(np.float32)
         reward = rng.normal(size=count).astype(np.float32)
-        ctx = jax.vmap(lambda *x: context.extend(*x, history))(ctx, action, reward, obs[n + 1])
+        ctx = extend(ctx, action, reward, obs[n + 1], history)
     return ctx
+
+
+@functools.partial(jax.jit, static_argnames="history")
+def extend(ctx, action, reward, obs, history):
+    return jax.vmap(lambda *x: context.extend(*x, history))(ctx, action, reward, obs)
+
+
+window_values = jax.jit(context.window_values)
 
 
 def critic_value(critic, states, actions):
@@ -203,7 +210,8 @@ def show(pretrained):
     def predict(values, visible):
         return roles.decode(model, stats, roles.show(model, params, stats, values, visible))
 
-    return jax.jit(predict)
+    compiled = jax.jit(predict)
+    return lambda values, visible: jax.device_get(compiled(values, visible))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -219,35 +227,32 @@ def test_the_candidate_with_weight_is_rolled_out_as_its_prompt_says(
     target, critic = jnp.float32(1.5), jnp.float32(2.0)
     args = (compiled.Weights(params, stats, critic), ctxs, target, jax.random.key(5))
     plans = planner.explain(*args, horizon=config.history + config.horizon)
-    ctx = jax.tree.map(lambda x: x[1], ctxs)
-    plan = jax.tree.map(lambda x: x[1], plans)
+    ctx, plan = (jax.tree.map(lambda x: np.asarray(x[1]), jax.device_get(t)) for t in (ctxs, plans))
     slot = int(ctx.slot)
     length = int(plan.length)
     assert length == config.history + config.horizon - slot
     for n in (0, config.candidates - 1):
-        values = context.window_values(ctx, 0.0)
-        values["actions"] = (
-            values["actions"].at[slot : slot + length].set(plan.candidates[n, :length])
-        )
+        values = {m: np.array(x) for m, x in window_values(ctx, 0.0).items()}
+        values["actions"][slot : slot + length] = plan.candidates[n, :length]
         visible = masks.prompt("fd", slot, WINDOW)
-        visible["actions"] = jnp.arange(WINDOW) < slot + length
+        visible["actions"] = np.arange(WINDOW) < slot + length
         fd = show(values, visible)
         if config.readout == "rp":
-            values["states"] = values["states"].at[slot + 1 :].set(fd["states"][slot + 1 :])
-            visible["states"] = jnp.arange(WINDOW) < slot + length
+            values["states"][slot + 1 :] = fd["states"][slot + 1 :]
+            visible["states"] = np.arange(WINDOW) < slot + length
             rp = show(values, visible)
             fd = fd | {m: rp[m] for m in ("rewards", "returns")}
-        states = fd["states"][slot : slot + length].at[0].set(ctx.states[slot])
+        states = np.concatenate([ctx.states[slot][None], fd["states"][slot + 1 : slot + length]])
         np.testing.assert_allclose(plan.rollout.states[n, :length], states, rtol=1e-4, atol=1e-4)
         rewards = fd["rewards"][slot : slot + length, 0]
         np.testing.assert_allclose(plan.rollout.rewards[n, :length], rewards, rtol=1e-4, atol=1e-4)
         tokens_ = fd["returns"][slot : slot + length, 0]
         if config.guidance == "critic":
-            worth = critic_value(critic, states, plan.candidates[n, :length])
+            worth = critic_value(2.0, states, plan.candidates[n, :length])
         elif config.convention == "released":
             worth = LIMIT * tokens_
         else:
-            worth = tokens_ * (LIMIT - steps - jnp.arange(length))
+            worth = tokens_ * (LIMIT - steps - np.arange(length))
         np.testing.assert_allclose(plan.values[n, :length], worth, rtol=1e-4, atol=1e-3)
         total = sum(
             (1 - config.lambda_ if k < length - 1 else 1.0)
@@ -405,10 +410,10 @@ def test_environments_in_groups_decide_as_all_at_once(pretrained):
     ctxs, keys = contexts_after(6, 4, count=6), jax.random.split(jax.random.key(5), 6)
     target = jnp.float32(1.5)
     actions, _ = planner.act(compiled.Weights(params, stats), ctxs, target, jax.random.key(5))
+    world = pruned_world.pruned_world(model, params, stats, config, config.horizon)
+    alone = jax.jit(lambda ctx, key: plan_of(config, world, None, ctx, target, key))
     for k in range(6):
-        world = pruned_world.pruned_world(model, params, stats, config, config.horizon)
-        context_ = jax.tree.map(lambda x: x[k], ctxs)  # noqa: B023
-        plan = plan_of(config, world, None, context_, target, keys[k])
+        plan = alone(jax.tree.map(lambda x: x[k], ctxs), keys[k])  # noqa: B023
         np.testing.assert_allclose(actions[k], plan.action, rtol=1e-4, atol=1e-5)
 
 
@@ -434,10 +439,9 @@ def test_another_model_may_answer_what_candidates_lead_to(pretrained):
     alone = compiled.make_planner(model, config, LIMIT)
     proposing = alone.explain(compiled.Weights(params, stats), *rest)
     np.testing.assert_allclose(found.candidates, proposing.candidates, rtol=1e-5)
+    rollout = jax.jit(worlds.plain_world(model, other, stats, config, 4).rollout)
     for k in range(2):
-        ctx = jax.tree.map(lambda x: x[k], ctxs)  # noqa: B023
-        world = worlds.plain_world(model, other, stats, config, 4)
-        expected = world.rollout(ctx, found.candidates[k])
+        expected = rollout(jax.tree.map(lambda x: x[k], ctxs), found.candidates[k])  # noqa: B023
         for ours, theirs in zip(jax.tree.leaves(found.rollout), expected, strict=True):
             np.testing.assert_allclose(ours[k], theirs, rtol=2e-4, atol=2e-4)
     assert not np.allclose(found.rollout.rewards, proposing.rollout.rewards, rtol=1e-2)
