@@ -21,8 +21,8 @@ def main(config: config_dict.ConfigDict) -> None:
     if not config.run:
         raise UserError("no run was named; give --config.run=FOLDER")
     evaluation.check(config.eval)
-    agent = pretrained.load(config.run)
-    evaluation.evaluate_run(pathlib.Path(config.run), agent, config.eval, "evaluate")
+    folder = pathlib.Path(config.run)
+    evaluation.evaluate_runs([folder], [pretrained.load(folder)], config.eval, "evaluate")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from scipy import stats as scipy_stats
 
 from experiments.plan_signal import simulators as simulators_lib
 from mtm_jax import tokens
-from mtm_jax.agents import acting
+from mtm_jax.agents.actor import Actor
 from mtm_jax.io import progress
 from mtm_jax.planning import forward, scoring
 
@@ -20,7 +20,7 @@ COUNTS = ("flat_utilities", "flat_returns")
 
 
 def ranking(
-    actor: acting.Actor,
+    actor: Actor,
     simulators: simulators_lib.Simulators,
     moments: Sequence[simulators_lib.Moment],
     steps_after: int,

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 
 from mtm_jax.agents import acting, pretrained
+from mtm_jax.agents.actor import Memory
 from mtm_jax.envs import make, simulator
 from mtm_jax.errors import UserError
 from mtm_jax.io import progress
@@ -19,7 +20,7 @@ class Moment(NamedTuple):
     """A state on the way of the policy, in the simulator and in the planner's window."""
 
     state: np.ndarray  # as MuJoCo packs it
-    memory: acting.Memory  # of one environment
+    memory: Memory  # of one environment
 
 
 class Real(NamedTuple):
@@ -75,7 +76,7 @@ class Simulators:
 
     def policy(self) -> np.ndarray:
         """Ask the return-conditioned policy, [E, A] in [-1, 1]."""
-        return self._policy.decide(self.memory)[0]
+        return self._policy.decide(self.memory)
 
     def observations(self) -> np.ndarray:
         """Return the present states, [E, S]."""

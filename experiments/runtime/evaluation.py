@@ -52,17 +52,6 @@ def check_numbers(settings: config_dict.ConfigDict) -> None:
         )
 
 
-def evaluate_run(
-    folder: pathlib.Path,
-    agent: pretrained.Pretrained,
-    settings: config_dict.ConfigDict,
-    experiment: str,
-    measured: Mapping[str, float] | None = None,
-) -> list[dict]:
-    """Evaluate one run; see `evaluate_runs`."""
-    return evaluate_runs([folder], [agent], settings, experiment, measured)
-
-
 def evaluate_runs(
     folders: Sequence[pathlib.Path],
     agents: Sequence[pretrained.Pretrained],
@@ -94,7 +83,7 @@ def evaluate_runs(
     rows = []
     for method in methods:
         fraction = settings.target_fraction
-        actor = acting.make_group_actor(agents, method, target_fraction=fraction)
+        actor = acting.make_group(agents, method, target_fraction=fraction)
         episodes = play(first.info, method, actor, settings, len(agents))
         parts = zip(folders, agents, configs, rollout.split(episodes, len(agents)), strict=True)
         for folder, agent, config, part in parts:

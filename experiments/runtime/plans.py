@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from mtm_jax.agents import acting, planner, pretrained
+from mtm_jax.agents.actor import Actor
 from mtm_jax.config import PlanConfig
 
 
@@ -25,7 +26,7 @@ def actor(
     plan: PlanConfig | None,
     evaluation: config_dict.ConfigDict,
     world: pretrained.Pretrained | None = None,
-) -> acting.Actor:
+) -> Actor:
     """Make what acts in an evaluation, by modes and expectations.
 
     Args:

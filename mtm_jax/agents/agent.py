@@ -10,20 +10,22 @@ Everything here is in the environment's units.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import pathlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtm_jax.agents import observations, pretrained
+from mtm_jax.agents import inputs, pretrained
 from mtm_jax.agents import policy as policy_lib
 from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles
+
+# Compiled once per model.
+imagine = jax.jit(roles.imagine, static_argnames=("model", "history"))
+infer_action = jax.jit(roles.inverse_dynamics, static_argnames="model")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +55,12 @@ class Agent(pretrained.Pretrained):
         Raises:
             UserError: a shape is wrong, a value is not finite, or the window is a single step.
         """
-        window = self.model.config.window
-        obs = jnp.asarray(observations.one(obs, self))
-        actions = self.from_environment(self._check_actions(actions))
-        context = context_lib.begin(obs, len(self.info.action_low), window)
+        window, action_dim = self.model.config.window, len(self.info.action_low)
+        (obs,) = inputs.observations(inputs.numbers(obs, "the observation")[None], self)
+        actions = self.from_environment(inputs.actions(actions, self))
+        context = context_lib.begin(jnp.asarray(obs), action_dim, window)
         history = min(self.history, window - 2)
-        return self._imagine(self.params, self.stats, context, actions, history)
+        return imagine(self.model, self.params, self.stats, context, actions, history)
 
     def inverse_dynamics(self, states: np.ndarray) -> np.ndarray:
         """Infer the actions that led from each state to the next.
@@ -73,38 +75,18 @@ class Agent(pretrained.Pretrained):
             UserError: more states than slots, or fewer than two, or one that cannot be read.
         """
         window = self.model.config.window
+        states = inputs.observations(states, self, each="state")
         if not 2 <= len(states) <= window:
             raise UserError(
                 f"inverse dynamics got {len(states)} states; give 2 to {window}, the model's window"
             )
-        states = np.stack([observations.one(state, self) for state in states])
         # Slots behind the last state repeat it: the prompt shows every state.
         padded = jnp.concatenate([states, jnp.repeat(states[-1:], window - len(states), 0)])
         actions = jnp.zeros((window, len(self.info.action_low)))
         for slot in range(len(states) - 1):
-            action = self._inverse(self.params, self.stats, padded, actions, slot)
+            action = infer_action(self.model, self.params, self.stats, padded, actions, slot)
             actions = actions.at[slot].set(action)
         return self.to_environment(actions[: len(states) - 1])
-
-    def _check_actions(self, actions: np.ndarray) -> np.ndarray:
-        actions, dims = observations.numbers(actions, "actions"), len(self.info.action_low)
-        if actions.ndim != 2 or len(actions) == 0 or actions.shape[1] != dims:
-            raise UserError(
-                f"actions have shape {actions.shape}; expected one row of {dims} per step, "
-                "and at least one step"
-            )
-        if not np.isfinite(actions).all():
-            step, dim = np.argwhere(~np.isfinite(actions))[0]
-            raise UserError(f"actions are not finite: step {step}, dimension {dim}")
-        return actions
-
-    @functools.cached_property
-    def _imagine(self) -> Any:
-        return jax.jit(functools.partial(roles.imagine, self.model), static_argnums=4)
-
-    @functools.cached_property
-    def _inverse(self) -> Any:
-        return jax.jit(functools.partial(roles.inverse_dynamics, self.model))
 
 
 def load(run: str | pathlib.Path, step: int | None = None) -> Agent:

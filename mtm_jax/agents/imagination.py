@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mtm_jax import tokens
-from mtm_jax.agents import acting
+from mtm_jax.agents.actor import Actor
 from mtm_jax.envs import make, registry, simulator
 from mtm_jax.errors import UserError
 from mtm_jax.io import progress
@@ -65,7 +65,7 @@ class Errors(NamedTuple):
     unchanged: np.ndarray  # [h], of the guess that nothing changes
 
 
-def record(actor: acting.Actor, steps: int, seed: int, every: int, horizon: int) -> Recording:
+def record(actor: Actor, steps: int, seed: int, every: int, horizon: int) -> Recording:
     """Let a planner act for an episode; keep every `every`-th plan and execute it open loop.
 
     Args:
@@ -129,7 +129,7 @@ def dimensions(env_id: str) -> dict[str, int]:
 
 
 def _episode(
-    actor: acting.Actor,
+    actor: Actor,
     env: gymnasium.Env,
     double: gymnasium.Env,
     steps: int,
@@ -147,7 +147,7 @@ def _episode(
                 planned, *imagined = best_plan(actor.explain(memory), horizon)
                 simulator.set_physics_state(double, simulator.physics_state(env))
                 plans.append((step, imagined, execute(double, obs, agent.to_environment(planned))))
-            actions, memory = actor.decide(memory)
+            actions = actor.decide(memory)
             rows.append([obs, 0.0, env.unwrapped.data.qpos.copy()])
             obs, reward, terminated, truncated, _ = env.step(agent.to_environment(actions[0]))
             rows[-1][1] = reward

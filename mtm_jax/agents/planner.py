@@ -1,38 +1,26 @@
-"""Acting by forward M3PC: `planning.forward` with a run's model, critic and episodes."""
+"""Acting by planning: forward M3PC (`planning.forward`) with a run's model and critic."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
 
+from mtm_jax.agents.actor import Actor, Memory
 from mtm_jax.agents.pretrained import Pretrained
 from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
 from mtm_jax.models.trajectory_model import Model
 from mtm_jax.planning import compiled, forward
-from mtm_jax.planning import context as context_lib
 from mtm_jax.training import iql
 
 # Method -> what guides it (M3PC table 1).
 GUIDANCE = {"m3pc_m": "returns", "m3pc_q": "critic"}
-
-
-class Decider(NamedTuple):
-    """How a method chooses actions for contexts with a leading axis E; compiled, and pure.
-
-    decide(contexts, key) -> actions [E, A] in [-1, 1].
-    explain(contexts, key) -> the plans behind `decide`, a `forward.Plan` with a leading axis E.
-    """
-
-    history: int  # past steps that contexts keep
-    decide: Callable[[context_lib.Context, Array], np.ndarray]
-    explain: Callable[[context_lib.Context, Array], forward.Plan]
 
 
 def by_planning(
@@ -41,18 +29,17 @@ def by_planning(
     *,
     plan: PlanConfig | None = None,
     target_fraction: float = 1.0,
+    seed: int = 0,
     explore: bool = False,
     world: Pretrained | None = None,
-) -> Decider:
+) -> Actor:
     """Act by model predictive control: draw candidates, predict what they lead to, choose.
 
     Args:
         agent: the pretrained model, with its critic under "m3pc_q".
         method: "m3pc_m" or "m3pc_q".
-        plan: how to plan; contexts keep its history, which may differ from the agent's.
-        target_fraction: return to ask the proposing policy for; see `Pretrained.target_return`.
-        explore: draw actions instead of taking expectations.
-        world: the model that predicts what candidates lead to; by default `agent` itself.
+        plan: how to plan; the actor keeps its history, which may differ from the agent's.
+        target_fraction, seed, explore, world: see `acting.make_actor`.
 
     Raises:
         UserError: something else guides the plan, the model cannot carry it out, or the world
@@ -78,7 +65,9 @@ def by_planning(
         None if critic is None else (critic.params, critic.stats),
         None if world is None else (world.params, world.stats),
     )
-    return decider_of(planner, plan, weights, agent.target_token(target_fraction))
+    target = agent.target_token(target_fraction)
+    decide, explain = bind(planner, plan, weights, target, jax.random.key(seed))
+    return Actor(agent, plan.history, decide, explain)
 
 
 @functools.lru_cache(maxsize=64)
@@ -90,30 +79,36 @@ def compiled_planner(
     explore: bool,
     world_model: Model | None,
 ) -> compiled.Planner:
-    """Compile `compiled.make_planner`, once for all actors that plan alike."""
+    """Keep what `compiled.make_planner` compiles, for all actors that plan alike."""
     return compiled.make_planner(model, plan, max_episode_steps, value, explore, world_model)
 
 
-def decider_of(
-    planner: compiled.Planner, plan: PlanConfig, weights: compiled.Weights, target: Array
-) -> Decider:
-    """Bind a compiled planner to its weights and its target."""
+def bind(
+    planner: compiled.Planner,
+    plan: PlanConfig,
+    weights: compiled.Weights,
+    target: Array,
+    key: Array,
+) -> tuple[Callable[[Memory], np.ndarray], Callable[[Memory], forward.Plan]]:
+    """Make `Actor.decide` and `Actor.explain` of a compiled planner."""
 
-    def decide(contexts: context_lib.Context, key: Array) -> np.ndarray:
-        actions, sound = planner.act(weights, contexts, target, key)
+    def decide(memory: Memory) -> np.ndarray:
+        drawn_with = jax.random.fold_in(key, memory.decisions)
+        actions, sound = planner.act(weights, memory.contexts, target, drawn_with)
         if not np.all(sound):
             env = int(np.argmin(sound))
-            plans = jax.tree.map(lambda x: np.asarray(x[env]), explain(contexts, key))
-            where = f"in environment {env} at step {int(contexts.t[env])}"
+            plans = jax.tree.map(lambda x: np.asarray(x[env]), explain(memory))
+            where = f"in environment {env} at step {int(memory.contexts.t[env])}"
             raise UserError(f"planning went wrong {where}: {diagnose(plans)}")
         return np.asarray(actions)
 
-    def explain(contexts: context_lib.Context, key: Array) -> forward.Plan:
+    def explain(memory: Memory) -> forward.Plan:
+        contexts, drawn_with = memory.contexts, jax.random.fold_in(key, memory.decisions)
         full = bool((contexts.slot == plan.history).all())
         horizon = plan.horizon + (0 if full else plan.history)
-        return planner.explain(weights, contexts, target, key, horizon=horizon)
+        return planner.explain(weights, contexts, target, drawn_with, horizon=horizon)
 
-    return Decider(plan.history, decide, explain)
+    return decide, explain
 
 
 def diagnose(plan: forward.Plan) -> str:

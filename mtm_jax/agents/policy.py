@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtm_jax.agents import acting, observations
+from mtm_jax.agents import acting, inputs
+from mtm_jax.agents.actor import Memory
 from mtm_jax.agents.pretrained import Pretrained
 from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
@@ -38,21 +39,20 @@ class Policy:
             UserError: there is no such method, the model has no distribution to draw from, or it
                 cannot carry out the plan, or something else guides the plan.
         """
-        explore = seed is not None
         self._actor = acting.make_actor(
             *(agent, method),
             plan=plan,
             target_fraction=target_fraction,
-            seed=seed or 0,
-            explore=explore,
+            seed=0 if seed is None else seed,
+            explore=seed is not None,
         )
         self.agent, self.env_id = agent, agent.info.env_id
-        self._decisions = 0
+        self._decisions = 0  # in all episodes
         self.reset()
 
     def reset(self) -> None:
         """Forget the episode."""
-        self._memory: acting.Memory | None = None
+        self._memory: Memory | None = None
         self._action: np.ndarray | None = None  # the last one, [1, A] in [-1, 1]
 
     def act(self, obs: np.ndarray, reward: float | None = None) -> np.ndarray:
@@ -66,7 +66,7 @@ class Policy:
             UserError: an observation or a reward that cannot be read, or a reward that is missing
                 or too early. The episode so far stays as it was.
         """
-        obs = observations.one(obs, self.agent)[None]
+        obs = inputs.numbers(obs, "the observation")[None]
         if (reward is None) != (self._memory is None):
             raise UserError(
                 "policy.act got no reward after the first step; pass the reward of the last action"
@@ -76,8 +76,8 @@ class Policy:
         if reward is None:
             memory = self._actor.start(obs, self._decisions)
         else:
-            rewards = observations.reward(reward)[None]
-            memory = self._actor.observe(self._memory, self._action, rewards, obs)
-        self._action, self._memory = self._actor.decide(memory)
-        self._decisions = self._memory.decisions
+            reward = inputs.one_reward(reward)
+            memory = self._actor.observe(self._memory, self._action, reward, obs)
+        self._action = self._actor.decide(memory)
+        self._memory, self._decisions = memory, memory.decisions + 1
         return self.agent.to_environment(self._action[0])

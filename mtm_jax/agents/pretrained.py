@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import jax
@@ -75,11 +77,7 @@ class Pretrained:
         Raises:
             UserError: the data have no returns, or the fraction is not finite.
         """
-        if not np.isfinite(target_fraction):
-            raise UserError(
-                f"target_fraction is {target_fraction}; give a finite number: 0 asks for the mean "
-                "return of the training data, 1 for the best"
-            )
+        check_fraction(target_fraction)
         if self.returns.best is None or self.returns.mean is None:
             raise UserError(
                 f"{self.info.name} has no rewards, so there is no return to ask for; "
@@ -102,6 +100,19 @@ class Pretrained:
         """Map actions from the environment's bounds to [-1, 1]."""
         low, high = np.float32(self.info.action_low), np.float32(self.info.action_high)
         return jnp.asarray(2.0 * (actions - low) / (high - low) - 1.0)
+
+
+def check_fraction(target_fraction: float) -> None:
+    """Refuse a fraction of the target return that says nothing; see `Pretrained.target_return`.
+
+    Raises:
+        UserError: it is not a finite number.
+    """
+    if not isinstance(target_fraction, Real) or not math.isfinite(target_fraction):
+        raise UserError(
+            f"target_fraction is {target_fraction!r}; give a finite number: 0 asks for the mean "
+            "return of the training data, 1 for the best"
+        )
 
 
 def load(run: str | pathlib.Path, step: int | None = None) -> Pretrained:

@@ -23,19 +23,23 @@ class Episodes(NamedTuple):
 
 
 class Actor(Protocol):
-    """What a rollout asks of a batched policy; its memory is a value that goes in and comes out.
+    """What a rollout asks of a policy for E environments; its memory goes in and comes out.
 
     Observations are [E, S], rewards [E], actions [E, A] in [-1, 1].
     """
 
-    def begin(self, obs: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Choose the first actions of E episodes; return them and the memory."""
+    def start(self, obs: np.ndarray) -> Any:
+        """Begin episodes: first observations -> memory."""
         ...
 
-    def act(
+    def decide(self, memory: Any) -> np.ndarray:
+        """Choose actions for the present observations."""
+        ...
+
+    def observe(
         self, memory: Any, actions: np.ndarray, rewards: np.ndarray, obs: np.ndarray
-    ) -> tuple[np.ndarray, Any]:
-        """Choose the next ones, after `actions` as executed; return them and the memory."""
+    ) -> Any:
+        """Remember a step: actions as executed, their rewards and what followed -> memory."""
         ...
 
 
@@ -85,8 +89,9 @@ def _run(
     returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, int)
     alive = np.ones(envs.num_envs, bool)
     successes = _Successes(envs.num_envs)
-    actions, memory = actor.begin(obs.astype(np.float32))
+    memory = actor.start(obs.astype(np.float32))
     while True:
+        actions = actor.decide(memory)
         raw = low + 0.5 * (np.asarray(actions) + 1.0) * (high - low)
         obs, rewards, terminated, truncated, infos = envs.step(raw.astype(low.dtype))
         returns += np.where(alive, rewards, 0.0)
@@ -96,9 +101,8 @@ def _run(
         on_step(int(lengths.max()), int(alive.sum()))
         if not alive.any():
             return Episodes(returns, lengths, *successes.result())
-        actions, memory = actor.act(
-            memory, actions, rewards.astype(np.float32), obs.astype(np.float32)
-        )
+        step = actions, rewards.astype(np.float32), obs.astype(np.float32)
+        memory = actor.observe(memory, *step)
 
 
 class _Successes:

@@ -1,6 +1,7 @@
 """A loaded run acts, alone and in a batch, and says what it cannot read."""
 
 import dataclasses
+import functools
 import json
 
 import gymnasium
@@ -58,6 +59,16 @@ def play(policy, environment=0, steps=8):
     return np.stack(actions)
 
 
+def play_batch(actor, obs, rewards, steps=8):
+    """The same of an actor, [steps, E, A]."""
+    memory = actor.start(obs[0])
+    actions = [actor.decide(memory)]
+    for t in range(1, steps):
+        memory = actor.observe(memory, actions[-1], rewards[t], obs[t])
+        actions.append(actor.decide(memory))
+    return np.stack(actions)
+
+
 def test_reset_forgets_the_episode(policy):
     first = play(policy)
     np.testing.assert_array_equal(play(policy), first)
@@ -65,41 +76,26 @@ def test_reset_forgets_the_episode(policy):
 
 
 def test_the_batched_actor_equals_the_policy_step_by_step(agent, policy):
-    actor = acting.make_actor(agent, "rcbc")
-    actions, memory = actor.begin(OBS[0])
-    batched = [actions]
-    for t in range(1, 8):
-        actions, memory = actor.act(memory, actions, REWARDS[t], OBS[t])
-        batched.append(actions)
+    batched = play_batch(acting.make_actor(agent, "rcbc"), OBS, REWARDS)
     for e in range(3):
-        alone = play(policy, e)
-        np.testing.assert_allclose(np.stack(batched)[:, e], alone, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(batched[:, e], play(policy, e), rtol=1e-4, atol=1e-5)
 
 
 def test_models_that_act_together_act_as_each_does_alone(agent):
     other = dataclasses.replace(agent, params=jax.tree.map(lambda x: 0.5 * x, agent.params))
-    agents, rows = (agent, other), slice(0, 2)
-    together = acting.make_group_actor(agents)
-    each = [acting.make_actor(one) for one in agents]
-    obs, rewards = np.concatenate([OBS[:, rows]] * 2, 1), np.concatenate([REWARDS[:, rows]] * 2, 1)
-    found, memory = together.begin(obs[0])
-    starts = [actor.begin(OBS[0, rows]) for actor in each]
-    alone, memories = np.concatenate([a for a, _ in starts]), [m for _, m in starts]
-    for t in range(1, 7):
-        np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)
-        steps = [
-            actor.act(memories[k], alone[2 * k : 2 * k + 2], REWARDS[t, rows], OBS[t, rows])
-            for k, actor in enumerate(each)
-        ]
-        found, memory = together.act(memory, alone, rewards[t], obs[t])
-        alone, memories = np.concatenate([a for a, _ in steps]), [m for _, m in steps]
-    assert not np.allclose(found[:2], found[2:], atol=1e-3)
+    obs, rewards = np.concatenate([OBS, OBS[:, ::-1]], 1), np.concatenate([REWARDS] * 2, 1)
+    found = play_batch(acting.make_group((agent, other)), obs, rewards)
+    for k, one in enumerate((agent, other)):
+        rows = slice(3 * k, 3 * k + 3)
+        alone = play_batch(acting.make_actor(one), obs[:, rows], rewards[:, rows])
+        np.testing.assert_array_equal(found[:, rows], alone)
+    assert not np.allclose(found[:, :3], found[:, :2:-1], atol=1e-3)
 
 
 def test_models_of_other_data_do_not_act_together(agent):
-    other = dataclasses.replace(agent, history=agent.history - 1)
-    with pytest.raises(UserError, match="of one configuration and data set"):
-        acting.make_group_actor((agent, other))
+    other = dataclasses.replace(agent, info=dataclasses.replace(agent.info, name="other"))
+    with pytest.raises(UserError, match="must be of one data set.*name='other'"):
+        acting.make_group((agent, other))
 
 
 def test_a_target_fraction_asks_for_another_return(agent, policy):
@@ -116,10 +112,12 @@ def test_a_larger_fraction_asks_for_more_whatever_the_sign_of_the_returns(agent)
     assert asked == [-200.0, -125.0, -50.0, 100.0]
 
 
-@pytest.mark.parametrize("fraction", [np.nan, np.inf, -np.inf])
-def test_a_target_that_is_not_finite_is_refused(agent, fraction):
-    with pytest.raises(UserError, match=f"target_fraction is {fraction}; give a finite number"):
-        agent.policy(target_fraction=fraction)
+@pytest.mark.parametrize("fraction", [np.nan, np.inf, -np.inf, "1.0", None, np.ones(2)])
+def test_a_target_that_is_no_finite_number_is_refused(agent, fraction):
+    asks = [lambda f, m=m: agent.policy(m, target_fraction=f) for m in acting.METHODS]
+    for ask in (*asks, agent.target_return):
+        with pytest.raises(UserError, match="target_fraction is .*; give a finite number"):
+            ask(fraction)
 
 
 def test_behaviour_cloning_has_no_target(agent):
@@ -146,8 +144,8 @@ def test_policies_of_one_agent_compile_once(agent, monkeypatch):
         return extend(*args, **kwargs)
 
     monkeypatch.setattr(context_lib, "extend", counting_extend)
-    acting.compiled_windows.cache_clear()
-    fresh = dataclasses.replace(agent, model=agent.model._replace(apply=counting))
+    model = agent.model._replace(apply=counting)
+    fresh = dataclasses.replace(agent, model=model, history=1)  # which no other test has
     first, second = (play(fresh.policy(target_fraction=f), steps=3) for f in (1.0, -9.0))
     assert (first != second).any()
     assert (len(applied), len(extended)) == (1, 1)
@@ -166,12 +164,14 @@ def test_a_seed_without_a_distribution_is_refused(agent):
     ("obs", "reward", "says"),
     [
         (np.zeros(10), 0.0, r"shape \(10,\), Hopper-v4 has \(11,\)"),
-        (np.zeros((1, 11)), 0.0, r"shape \(1, 11\)"),
+        (np.zeros((1, 11)), 0.0, r"the observation has shape \(1, 11\)"),
+        (np.float32(0.0), 0.0, r"the observation has shape \(\)"),
         (np.full(11, np.nan), 0.0, "not finite: dimension 0 is nan"),
         (np.where(np.arange(11) == 4, np.inf, 0.0), 0.0, "dimension 4 is inf"),
-        ((np.zeros(11), {}), 0.0, r"a pair \(obs, info\).*pass obs alone"),
+        ((np.zeros(11), {}), 0.0, r"a tuple that ends with a dictionary.*obs, info = env.reset"),
+        ((np.zeros(11), 1.0, False, False, {}), 0.0, "a tuple that ends with a dictionary"),
         ({"observation": np.zeros(11)}, 0.0, "a dictionary with the keys observation"),
-        (["a"] * 11, 0.0, "dtype <U1; pass an array of real numbers"),
+        (["a"] * 11, 0.0, "the observation: expected real numbers, got list of dtype <U1"),
         (np.zeros(11, complex), 0.0, "dtype complex128"),
         (np.full(11, None), 0.0, "dtype object"),
         ([[0.0] * 5, [0.0] * 6], 0.0, "cannot be read as an array"),
@@ -179,7 +179,10 @@ def test_a_seed_without_a_distribution_is_refused(agent):
         (np.zeros(11), np.nan, "reward is nan"),
         (np.zeros(11), np.ones(2), r"reward has shape \(2,\); pass the one number"),
         (np.zeros(11), np.ones((0,)), r"reward has shape \(0,\)"),
-        (np.zeros(11), "1.0", "the reward is of type str"),
+        (np.zeros(11), np.ones((1, 1)), r"reward has shape \(1, 1\)"),
+        (np.zeros(11), 1e300, "the reward is inf; it must be finite"),
+        (np.zeros(11), 1j, "the reward: expected real numbers, got complex"),
+        (np.zeros(11), "1.0", "the reward: expected real numbers, got str"),
         (np.zeros(11), {"reward": 1.0}, "the reward is a dictionary"),
     ],
 )
@@ -196,7 +199,7 @@ def test_a_reward_may_come_in_an_array_of_one(policy):
     expected = play(policy, steps=2)
     policy.reset()
     policy.act(OBS[0, 0])
-    found = policy.act(OBS[1, 0], np.full((1, 1), REWARDS[1, 0]))
+    found = policy.act(OBS[1, 0], REWARDS[1, :1])
     np.testing.assert_array_equal(found, expected[1])
 
 
@@ -209,10 +212,12 @@ def test_observations_of_a_batch_are_read_before_anything_is_decided(agent, meth
     with pytest.raises(UserError, match=sentence):
         actor.start(broken)
     with pytest.raises(UserError, match=sentence):
-        actor.act(memory, np.zeros((3, 3)), REWARDS[1], broken)
+        actor.observe(memory, np.zeros((3, 3)), REWARDS[1], broken)
+    with pytest.raises(UserError, match="the reward of environment 2 is nan"):
+        actor.observe(memory, np.zeros((3, 3)), np.float32([0.0, 0.0, np.nan]), OBS[1])
     for shape in ((2, 4), (11,), (2, 1, 11)):
-        with pytest.raises(UserError, match="observations have shape .*; Hopper-v. has .11,."):
-            actor.begin(np.zeros(shape, np.float32))
+        with pytest.raises(UserError, match="of environment 0 has shape .*, Hopper-v. has .11,."):
+            actor.start(np.zeros(shape, np.float32))
 
 
 def test_a_method_that_does_not_plan_takes_no_plan(agent):
@@ -233,12 +238,19 @@ def test_a_reward_before_the_first_action_is_refused(policy):
         policy.act(OBS[0, 0], 1.0)
 
 
-def test_other_prompts_are_no_policies(agent):
-    for make in (agent.policy, lambda method: acting.make_actor(agent, method)):
-        with pytest.raises(
-            UserError, match="'fd' is not a policy; choose one of bc, rcbc, m3pc_m, m3pc_q"
-        ):
-            make("fd")
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"method": "fd"}, "'fd' is not a method of acting; choose one of bc, rcbc, m3pc_m"),
+        ({"method": ["bc"]}, r"\['bc'\] is not a method"),
+        ({"seed": 0.5}, "the seed is 0.5; give a whole number"),
+        ({"method": "m3pc_m", "plan": {"candidates": 3}}, "the plan is a dict; give a mtm_jax.Pl"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(agent, settings, says):
+    for make in (agent.policy, functools.partial(acting.make_actor, agent)):
+        with pytest.raises(UserError, match=says):
+            make(**settings)
 
 
 def test_actions_are_in_the_environments_units(agent):
@@ -267,10 +279,14 @@ def test_imagination_returns_a_row_per_action(agent):
 @pytest.mark.parametrize(
     ("actions", "says"),
     [
-        (np.zeros((4, 2)), r"\(4, 2\); expected one row of 3"),
+        (np.zeros((4, 2)), r"\(4, 2\); pass one row of 3"),
         (np.zeros(3), r"shape \(3,\)"),
         (np.zeros((0, 3)), "at least one step"),
-        (np.full((1, 3), np.nan), "not finite: step 0, dimension 0"),
+        (np.full((1, 3), np.nan), "not finite: step 0, dimension 0 is nan"),
+        (
+            np.zeros((1, 3), complex),
+            "the actions: expected real numbers, got ndarray of dtype complex128",
+        ),
     ],
 )
 def test_imagination_refuses_actions_of_another_kind(agent, actions, says):
@@ -296,8 +312,15 @@ def test_inverse_dynamics_needs_states_that_fit_the_window(agent, count):
 
 
 def test_inverse_dynamics_refuses_states_of_another_kind(agent):
-    with pytest.raises(UserError, match=r"shape \(10,\)"):
+    with pytest.raises(UserError, match=r"the observation of state 0 has shape \(10,\)"):
         agent.inverse_dynamics(OBS[:3, 0, :10])
+    broken = OBS[:3, 0].copy()
+    broken[2, 4] = np.nan
+    with pytest.raises(UserError, match="the observation of state 2 is not finite: dimension 4"):
+        agent.inverse_dynamics(broken)
+    for wrong in (3.0, {"states": OBS[:3, 0]}, ["a", "b"]):
+        with pytest.raises(UserError, match="the observation"):
+            agent.inverse_dynamics(wrong)
 
 
 def test_the_last_checkpoint_is_loaded(agent, tiny_run):

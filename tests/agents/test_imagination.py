@@ -41,7 +41,7 @@ class FakeActor:
         return memory[0] + 1, obs
 
     def decide(self, memory):
-        return open_loop(memory[0], self.scale)[None], memory
+        return open_loop(memory[0], self.scale)[None]
 
     def explain(self, memory):
         (t, obs), n = memory, np.arange(HORIZON + 2)  # longer, as at the start of an episode

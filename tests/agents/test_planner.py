@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mtm_jax.agents import acting, planner
+from mtm_jax.agents import actor as actor_lib
 from mtm_jax.agents import agent as agent_lib
 from mtm_jax.config import CriticConfig, PlanConfig
 from mtm_jax.errors import UserError
@@ -37,14 +38,16 @@ def observations(seed, count=2):
 def test_a_policy_plans_like_the_batched_actor(agent, method):
     plan = planner.plan_config(method, **SMALL)
     actor = acting.make_actor(agent, method, plan=plan)
-    actions, memory = actor.begin(observations(0, 1))
+    memory = actor.start(observations(0, 1))
+    actions = actor.decide(memory)
     policy = agent.policy(method, plan=plan)
     np.testing.assert_allclose(
         policy.act(observations(0, 1)[0]), agent.to_environment(actions[0]), rtol=1e-5
     )
     for n in range(1, 7):
         obs, reward = observations(n, 1), np.float32([0.1 * n])
-        actions, memory = actor.act(memory, actions, reward, obs)
+        memory = actor.observe(memory, actions, reward, obs)
+        actions = actor.decide(memory)
         found = policy.act(obs[0], float(reward[0]))
         np.testing.assert_allclose(found, agent.to_environment(actions[0]), rtol=1e-4, atol=1e-5)
 
@@ -109,7 +112,7 @@ def test_a_utility_that_is_not_finite_stops_and_is_traced_to_its_cause(agent):
     spoiled = dataclasses.replace(agent, critic=agent.critic._replace(params=broken))
     actor = acting.make_actor(spoiled, "m3pc_q", plan=PlanConfig("critic", **SMALL))
     with pytest.raises(UserError) as error:
-        actor.begin(observations(0))
+        actor.decide(actor.start(observations(0)))
     assert "environment 0 at step 0: the utility of candidate 0 of 6 is nan" in str(error.value)
     assert "its value of step 1 of the horizon is nan" in str(error.value)
 
@@ -132,14 +135,15 @@ def test_the_candidate_that_fails_is_named_with_what_its_utility_was_made_of(age
     failing = compiled.Planner(
         lambda *_: (plans.action, np.array([True, False])), lambda *_, **__: plans
     )
-    contexts = acting.compiled_windows(3, 8, 4).begin(observations(0))
-    decider = planner.decider_of(failing, PlanConfig(**SMALL), None, jnp.zeros(()))
+    contexts = actor_lib.begin(observations(0), action_dim=3, window=8)
+    key, target = jax.random.key(0), jnp.zeros(())
+    decide, _ = planner.bind(failing, PlanConfig(**SMALL), None, target, key)
     sentence = (
         "environment 1 at step 0: the utility of candidate 3 of 6 is inf, because its value of "
         "step 3 of the horizon is inf"
     )
     with pytest.raises(UserError, match=sentence):
-        decider.decide(contexts, jax.random.key(0))
+        decide(actor_lib.Memory(contexts, 0))
 
 
 @pytest.mark.parametrize(

@@ -121,12 +121,12 @@ def test_nothing_is_printed_to_users(root):
     assert (ran.stdout, ran.stderr) == (b"", b"")
 
 
-def zeros(*arguments):
-    """A policy that holds the middle of every actuator, whether it begins or acts."""
-    return np.zeros((len(arguments[-1]), registry.ENVS["door"].action_dim)), None
-
-
-STILL = types.SimpleNamespace(begin=zeros, act=zeros)
+# A policy that holds the middle of every actuator; its memory is how many environments there are.
+STILL = types.SimpleNamespace(
+    start=len,
+    decide=lambda count: np.zeros((count, registry.ENVS["door"].action_dim)),
+    observe=lambda count, *step: count,
+)
 
 
 def test_episodes_say_whether_the_task_was_done():
@@ -169,7 +169,7 @@ def test_success_rates_are_in_the_results_and_on_the_screen(monkeypatch, capsys)
 
 def test_without_a_simulator_there_is_no_evaluation(tmp_path):
     with pytest.raises(UserError, match="trained on door-human, .*no simulator"):
-        evaluation.evaluate_run(tmp_path, make_agent(""), SETTINGS, "evaluate")
+        evaluation.evaluate_runs([tmp_path], [make_agent("")], SETTINGS, "evaluate")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,15 +19,15 @@ def choose(obs, last_action, last_reward):
 
 
 def make_actor(seen=None):
-    def begin(obs):
-        return choose(obs, 0.0, 0.0), 0
+    def start(obs):
+        return 0, choose(obs, 0.0, 0.0)
 
-    def act(memory, actions, rewards, obs):
+    def observe(memory, actions, rewards, obs):
         if seen is not None:
-            seen.append((memory, obs.dtype, rewards.dtype, obs.shape))
-        return choose(obs, actions, rewards[:, None]), memory + 1
+            seen.append((memory[0], obs.dtype, rewards.dtype, obs.shape))
+        return memory[0] + 1, choose(obs, actions, rewards[:, None])
 
-    return SimpleNamespace(begin=begin, act=act)
+    return SimpleNamespace(start=start, decide=lambda memory: memory[1], observe=observe)
 
 
 def run_alone(seed):
@@ -86,8 +86,7 @@ def test_progress_counts_steps_and_running_episodes():
 
 def test_a_time_limit_ends_an_episode():
     still = SimpleNamespace(
-        begin=lambda obs: (np.zeros((len(obs), 6)), None),
-        act=lambda memory, actions, rewards, obs: (np.zeros((len(obs), 6)), None),
+        start=len, decide=lambda count: np.zeros((count, 6)), observe=lambda count, *step: count
     )
     assert rollout.rollout("HalfCheetah-v5", still, 1, 0).lengths == [1000]
 
@@ -121,7 +120,7 @@ def run_scripts(monkeypatch, *scripts):
     envs = gymnasium.vector.SyncVectorEnv([lambda s=s: Scripted(s) for s in scripts])
     monkeypatch.setattr(rollout.make, "make_vec", lambda *args, **kwargs: envs)
     still = SimpleNamespace(
-        begin=lambda obs: (obs, None), act=lambda memory, actions, rewards, obs: (obs, None)
+        start=lambda obs: obs, decide=np.asarray, observe=lambda memory, actions, rewards, obs: obs
     )
     return rollout.rollout("scripted", still, len(scripts), 0)
 
