@@ -26,6 +26,7 @@ class Memory(NamedTuple):
 
 
 def _nothing_to_explain(memory: Memory) -> forward.Plan:
+    """Refuse to explain the decisions of a method that makes no plans."""
     raise UserError("this actor does not plan, so it has no plan to explain; use m3pc_m or m3pc_q")
 
 
