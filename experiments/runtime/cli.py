@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import math
 import pathlib
 import re
 import sys
@@ -32,6 +33,7 @@ from mtm_jax.io import console
 
 _OVERRIDE = re.compile(r"--?(?P<no>no)?config\.(?P<key>[^=]+)(=(?P<value>.*))?", re.DOTALL)
 _DEBUG = re.compile(r"--?debug(=(true|t|yes|y|1))?", re.IGNORECASE)
+_LARGEST, _LARGEST_SEED = 2**31 - 1, 2**32 - 1
 _HELP = {"-h", "--h", "-help", "--help", "--helpfull", "--helpshort"}
 
 
@@ -129,6 +131,7 @@ def parse(argv: Sequence[str], default: str) -> config_dict.ConfigDict:
     if unparsed:
         raise UserError(f"unexpected argument {unparsed[0]!r}; write --config.KEY=VALUE")
     _check_tuples(values.config, defaults)
+    _check_numbers(values.config)
     return values.config
 
 
@@ -191,6 +194,17 @@ def _check_tuples(config: config_dict.ConfigDict, defaults: Mapping[str, object]
             kinds |= {int} if float in kinds else set()
             if not {type(v) for v in value} <= kinds:
                 raise UserError(_expected(f"--config.{key}={value!r}", default))
+
+
+def _check_numbers(config: config_dict.ConfigDict) -> None:
+    """Refuse what is no number, and whole numbers beyond those that jax counts with."""
+    for key, value in cli_help.flatten(config):
+        largest = _LARGEST_SEED if key.endswith("seed") else _LARGEST
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and math.isnan(number):
+                raise UserError(f"{key} is {value}; give a number")
+            if isinstance(number, int) and abs(number) > largest:
+                raise UserError(f"{key} is {value}; give a number of at most {largest}")
 
 
 def _suggest(word: str, known: Sequence[str]) -> str:
