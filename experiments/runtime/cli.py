@@ -34,6 +34,7 @@ from mtm_jax.io import console
 _OVERRIDE = re.compile(r"--?(?P<no>no)?config\.(?P<key>[^=]+)(=(?P<value>.*))?", re.DOTALL)
 _DEBUG = re.compile(r"--?debug(=(true|t|yes|y|1))?", re.IGNORECASE)
 _LARGEST, _LARGEST_SEED = 2**31 - 1, 2**32 - 1
+_LARGEST_FLOAT = 3e38  # of 32 bits
 _HELP = {"-h", "--h", "-help", "--help", "--helpfull", "--helpshort"}
 
 
@@ -205,6 +206,8 @@ def _check_numbers(config: config_dict.ConfigDict) -> None:
                 raise UserError(f"{key} is {value}; give a number")
             if isinstance(number, int) and abs(number) > largest:
                 raise UserError(f"{key} is {value}; give a number of at most {largest}")
+            if isinstance(number, float) and _LARGEST_FLOAT < abs(number) < math.inf:
+                raise UserError(f"{key} is {value}; give a number of at most {_LARGEST_FLOAT:g}")
 
 
 def _suggest(word: str, known: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ Each has the folder and the configuration that it has alone, and can be continue
 from __future__ import annotations
 
 import itertools
+import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 # Keys of a configuration that say what is trained together; no run has them.
 KEYS = ("seeds", "sweep")
+MAX_SEEDS = 1000
 # Key of `sweep` -> the key of a run that it varies.
 SWEPT = {"learning_rate": "optim.learning_rate", "entropy_target": "loss.entropy_target"}
 
@@ -38,9 +40,12 @@ def members(config: config_dict.ConfigDict) -> list[config_dict.ConfigDict]:
     Raises:
         UserError: there is none, or two are the same.
     """
-    if config.seeds < 1:
-        raise UserError(f"seeds is {config.seeds}; give a number from 1 on")
+    if not 1 <= config.seeds <= MAX_SEEDS:
+        raise UserError(f"seeds is {config.seeds}; give a number from 1 to {MAX_SEEDS}")
     values = {key: tuple(config.sweep[key]) for key in SWEPT if config.sweep[key]}
+    for key, found in values.items():
+        if not all(type(value) in (int, float) and math.isfinite(value) for value in found):
+            raise UserError(f"sweep.{key} is {found}; give finite numbers, such as (1e-3,3e-3)")
     twice = [key for key, found in values.items() if len(set(found)) < len(found)]
     if twice:
         raise UserError(f"sweep.{twice[0]} is {values[twice[0]]}; give every value once")

@@ -139,7 +139,7 @@ def test_one_run_goes_where_it_always_does(tiny_config, tmp_path):
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("seeds=0", "seeds is 0; give a number from 1 on"),
+        ("seeds=0", "seeds is 0; give a number from 1 to 1000"),
         ("sweep.learning_rate=(0.1, 0.1)", "give every value once"),
     ],
 )
