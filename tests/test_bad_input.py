@@ -206,6 +206,7 @@ CASES = [
     ("sweep", "--config.names=(1,)", "must be of type tuple"),
     ("critic", "--config.run=x --config.seeds=2000000000", "from 1 to 1000"),
     ("mask_figure", "--config.window=99999999999999999999", "at most 2147483647"),
+    ("bench", "--config.seeds=(-1,)", r"seeds are \(-1,\)"),
     ("bench", "--config.widths=(99999999999999999999,)", "at most 2147483647"),
     ("pretrain", "--config=nowhere.py", "no configuration file 'nowhere.py'"),
     ("pretrain", "--verbose", "unknown flag --verbose"),

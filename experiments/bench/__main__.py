@@ -148,18 +148,22 @@ def check(config: config_dict.ConfigDict) -> None:
     _check_sizes(config)
 
 
+_MAY_BE_EMPTY = ("training.other_batches", "training.other_windows", "peer.decisions")
+_MAY_BE_EMPTY += ("seeds", "around", "compared")
+
+
 def _check_sizes(config: config_dict.ConfigDict) -> None:
     parts = ("training", "critic", "peer", "parts")
     sizes = {f"{p}.{k}": v for p in parts for k, v in config[p].items()}
     sizes |= {name: config[name] for name in ("widths", "candidates", "horizons", "environments")}
     sizes |= {name: config[name] for name in ("repeats", "collection_steps", "encoder_layers")}
+    sizes |= {name: config[name] for name in ("seeds", "around", "compared")}
     for name, value in sizes.items():
         if not isinstance(value, tuple):
             if value < 1:
                 raise UserError(f"{name} is {value}; it must be at least 1")
             continue
-        may_be_empty = name.partition(".")[2] in ("other_batches", "other_windows", "decisions")
-        if not (value or may_be_empty) or min(value, default=1) < 1:
+        if not (value or name in _MAY_BE_EMPTY) or min(value, default=1) < 1:
             raise UserError(f"{name} are {value}; give numbers of at least 1")
     for name in ("training", "peer", "parts"):
         widths, batches = config[name].widths, config[name].batches
