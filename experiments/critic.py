@@ -10,8 +10,6 @@ The critic goes into the run's folder critic: metrics.jsonl and checkpoints.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -19,41 +17,34 @@ import numpy as np
 from ml_collections import config_dict
 
 from configs import critic as page
-from experiments import pretrain
-from experiments.runtime import cli, runs, signals
-from experiments.training import build, group, named_run, nonfinite
+from experiments.runtime import cli, runs
+from experiments.training import build, loop, named_run, nonfinite
 from experiments.training.critic_run import CriticRun
+from experiments.training.group_trainer import GroupTrainer
 from mtm_jax.config import CriticConfig
 from mtm_jax.errors import UserError
-from mtm_jax.io import progress
 from mtm_jax.training import dataset, iql
 
 
 def main(config: config_dict.ConfigDict) -> None:
-    """Find the runs, load their data, train, save."""
+    """Check, load, build, resume, train."""
     check(config)
-    every = [CriticRun(folder) for folder in named_run.find_all(config, "critic")]
-    check_same_data(every)
-    run = every[0].run
-    data = build.load_data(run)
+    critics = [CriticRun(folder) for folder in named_run.find_all(config, "critic")]
+    check_same_data(critics)
+    pretraining = critics[0].pretraining
+    data = build.load_data(pretraining)
     check_data(data)
-    settings = make_settings(config.critic, run.preset, data)
-    for critic in every:
-        critic.prepare(settings, data)
-    pending = [critic for critic in every if config.use_older or not say_finished(critic)]
+    settings = make_settings(config.critic, pretraining.preset, data)
+    for critic in critics:
+        critic.prepare(settings, data, config.use_older)
+    pending = [critic for critic in critics if config.use_older or not say_finished(critic)]
     if not pending:
         return
     cli.say(build.summary(data))
     for critic in pending:
         cli.say(f"a critic of {settings.total_steps} updates in {critic.folder}")
-    together = compiled(settings, data, pending)
-    with contextlib.ExitStack() as held:
-        for critic in pending:
-            held.enter_context(critic.hold())
-        interrupted = held.enter_context(signals.interruptible())
-        states = restore(config, settings, data, pending)
-        step, rows = train(config, data, pending, together, states, interrupted)
-    signals.leave(interrupted, step, "update")
+    trainer = build_trainer(pending, data, settings)
+    rows = loop.run(trainer, schedule(config, settings), "critic", "updates")
     for critic, row in zip(pending, rows, strict=bool(rows)):
         mean = row["critic/v_mean"]
         cli.say(f"mean V over the data is {mean:.2f}; the critic is in {critic.folder}")
@@ -69,15 +60,16 @@ def say_finished(critic: CriticRun) -> bool:
     return True
 
 
-def check_same_data(every: Sequence[CriticRun]) -> None:
+def check_same_data(critics: Sequence[CriticRun]) -> None:
     """Refuse runs whose critics cannot share a program.
 
     Raises:
         UserError: they learn from other data, or with other settings.
     """
-    first, *others = every
+    first, *others = critics
     for other in others:
-        differ = runs.differences(runs.to_json(first.run), runs.to_json(other.run))
+        one, two = (runs.to_json(critic.pretraining) for critic in (first, other))
+        differ = runs.differences(one, two)
         found = [differ[k] for k in differ if k in ("env", "source", "preset") or "data." in k]
         if found:
             raise UserError(
@@ -86,44 +78,39 @@ def check_same_data(every: Sequence[CriticRun]) -> None:
             )
 
 
-def compiled(
-    settings: CriticConfig, data: build.Data, every: Sequence[CriticRun]
-) -> group.Together:
-    """Build the program of all critics, which compiles when it is called."""
-    arguments = (settings, *dimensions(data), data.stats["states"])
-    alone = iql.make_trainer(*arguments)
+def build_trainer(
+    critics: Sequence[CriticRun], data: build.Data, settings: CriticConfig
+) -> GroupTrainer:
+    """Build the program of all critics."""
+    training = iql.make_training(settings, *dimensions(data), data.stats["states"])
     guards = [
         nonfinite.Guard(
-            *(alone, critic.folder, "updates", examiner(settings)),
+            *(training, critic.folder, "updates", examiner(settings)),
             advice=f"delete {critic.folder} and try a lower --config.critic.learning_rate",
         )
-        for critic in every
+        for critic in critics
     ]
-    trainer = alone if len(every) == 1 else iql.make_group_trainer(*arguments)
-    return group.Together(trainer, guards)
+    return GroupTrainer(critics, guards, data.train, summary)
+
+
+def summary(rows: Sequence[loop.Row]) -> str:
+    """Describe the first critic, for the progress bar."""
+    return f"Q loss {rows[0]['critic/q_loss']:.3f}, V {rows[0]['critic/v_mean']:.1f}"
+
+
+def schedule(config: config_dict.ConfigDict, settings: CriticConfig) -> loop.Schedule:
+    """Say when something is due."""
+    return loop.Schedule(
+        total=settings.total_steps,
+        call=config.log_every,
+        log=config.log_every,
+        save=config.save_every,
+    )
 
 
 def dimensions(data: build.Data) -> tuple[int, int]:
     """Read the numbers of states and actions off the data."""
     return tuple(data.train.values[name].shape[-1] for name in ("states", "actions"))
-
-
-def restore(
-    config: config_dict.ConfigDict,
-    settings: CriticConfig,
-    data: build.Data,
-    every: Sequence[CriticRun],
-) -> list[iql.IQLState]:
-    """Continue every critic from the newest step that all have a checkpoint of."""
-    step = group.common_step([critic.checkpoints for critic in every])
-    init = iql.make_trainer(settings, *dimensions(data), data.stats["states"]).init
-    fresh = [init(jax.random.key(critic.run.seed)) for critic in every]
-    states = [
-        critic.restore(state, step, config.use_older)
-        for critic, state in zip(every, fresh, strict=True)
-    ]
-    group.go_back([critic.checkpoints for critic in every], step)
-    return states
 
 
 def check(config: config_dict.ConfigDict) -> None:
@@ -171,47 +158,6 @@ def check_data(data: build.Data) -> None:
         )
 
 
-def train(
-    config: config_dict.ConfigDict,
-    data: build.Data,
-    every: Sequence[CriticRun],
-    together: group.Together,
-    states: Sequence[iql.IQLState],
-    interrupted: signals.Interrupted,
-) -> tuple[int, list[dict[str, float]]]:
-    """Run to the last update in compiled calls of `log_every`, logging after each.
-
-    Returns:
-        updates done, and the last metrics of each critic, if there are any.
-    """
-    total, state, rows = every[0].settings.total_steps, together.join(states), []
-    step = saved = int(states[0].step)
-    for critic in every:
-        critic.writer.truncate(step)
-
-    def save() -> None:
-        for k, critic in enumerate(every):
-            critic.save(together.part(state, k))
-
-    with progress.progress(total, "critic", start=step, unit="updates") as bar:
-        bar.update(step, "compiling")
-        while step < total and not interrupted:
-            length = min(config.log_every, total - step)
-            state, rows = together.run(state, data.train, length)
-            step += length
-            for critic, row in zip(every, rows, strict=True):
-                critic.writer.write(step, row)
-            bar.update(
-                step, f"Q loss {rows[0]['critic/q_loss']:.3f}, V {rows[0]['critic/v_mean']:.1f}"
-            )
-            if pretrain.due(step, length, config.save_every):
-                save()
-                saved = step
-        if saved < step:
-            save()
-    return step, rows
-
-
 def examiner(
     settings: CriticConfig,
 ) -> Callable[[iql.IQLState, dataset.Dataset], nonfinite.Examined]:
@@ -220,8 +166,7 @@ def examiner(
     def examine(state: iql.IQLState, data: dataset.Dataset) -> nonfinite.Examined:
         key = jax.random.fold_in(state.key, state.step)
         batch = dataset.sample_transitions(key, data, settings.batch_size)
-        arrays = {f.name: np.asarray(getattr(batch, f.name)) for f in dataclasses.fields(batch)}
-        return nonfinite.Examined(nonfinite.bad_rows(arrays), arrays)
+        return nonfinite.examine_rows(batch)
 
     return examine
 

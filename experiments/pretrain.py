@@ -2,7 +2,7 @@
 
 Running the same command again continues an interrupted run, and shows the results of a finished
 one; experiments.evaluate evaluates it again. Several seeds, learning rates or entropy targets are
-trained in one program; each has a run folder of its own (see experiments/training/group.py).
+trained in one program; each has a run folder of its own.
 The run folder holds config.json, metrics.jsonl, results.jsonl, checkpoints and figures.
 """
 
@@ -10,62 +10,54 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import signal
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
-from jax.sharding import Mesh
 from ml_collections import config_dict
 
-from experiments.runtime import cli, compilation, distributed, evaluation, machine, runs, signals
-from experiments.training import build, debug_batch, group, nonfinite, pretrain_run
-from experiments.training.pretrain_run import Run
+from experiments.runtime import cli, distributed, evaluation, machine
+from experiments.runtime import runs as run_folders
+from experiments.training import build, debug_batch, loop, nonfinite, pretrain_run, run_configs
+from experiments.training.group_trainer import GroupTrainer, Validation
+from experiments.training.pretrain_run import PretrainRun
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import make
 from mtm_jax.errors import UserError
-from mtm_jax.io import progress, results
-from mtm_jax.models import trajectory_model as model
+from mtm_jax.io import results
+from mtm_jax.models import trajectory_model
 from mtm_jax.plots import figures
-from mtm_jax.training import pretrain, sharding
-from mtm_jax.training import validation as held_out
+from mtm_jax.training import pretrain, program, sharding, validation
 
 MAX_SEED = 2**32
 
 
-class Task(NamedTuple):
-    """What all runs of one program share."""
-
-    config: config_dict.ConfigDict  # of the first
-    data: build.Data
-    network: model.Model
-    mesh: Mesh | None = None
-
-
 def main(config: config_dict.ConfigDict) -> None:
-    """Load the data, train, save, evaluate, draw."""
+    """Check, load, build, resume, train, evaluate."""
     started = time.monotonic()
     check(config)
     if spec := data_info.find_env(config.env):
         make.load_suite(spec)  # a missing library is said now, not after training
-    every = [Run(member) for member in group.members(config)]
-    for run in every:
+    runs = [PretrainRun(one) for one in run_configs.expand(config)]
+    for run in runs:
         run.check_folder()
-    task = load(every)
+    first = runs[0].config
+    data = build.load_data(first)
+    model = trajectory_model.make_model(build.pretrain_config(first, data).model)
     if config.debug_batch:
-        replay(task, every)
+        replay(runs, data, model)
         return
-    for run in every:
-        run.open(task.data, task.network)
-    announce(task, every)
-    pending = [run for run in every if not show_stored(run)]
+    for run in runs:
+        run.open(data, model)
+    announce(runs, data)
+    pending = [run for run in runs if not show_stored(run)]
     if not pending:
         return
-    task = spread(task, pending)
-    states = train(task, pending)
+    trainer = build_trainer(pending, data, model)
+    loop.run(trainer, schedule(first), "pretraining")
+    states = trainer.states()  # every process takes part
     if sharding.is_main():
-        finish(task, pending, states, started)
+        finish(pending, states, data, started)
 
 
 def check(config: config_dict.ConfigDict) -> None:
@@ -103,48 +95,33 @@ def check(config: config_dict.ConfigDict) -> None:
     evaluation.check(config.eval)
 
 
-def load(every: Sequence[Run]) -> Task:
-    """Load the data and build the model that all runs share."""
-    config = every[0].config
-    data = build.load_data(config)
-    return Task(config, data, model.make_model(build.pretrain_config(config, data).model))
-
-
-def spread(task: Task, every: Sequence[Run]) -> Task:
-    """Divide the runs that are to be trained among all devices; see `sharding.make_mesh`."""
-    mesh = sharding.make_mesh(every[0].settings, len(every))
-    train = sharding.replicate(task.data.train, mesh)
-    return task._replace(mesh=mesh, data=task.data._replace(train=train))
-
-
-def replay(task: Task, every: Sequence[Run]) -> None:
+def replay(runs: Sequence[PretrainRun], data: build.Data, model: trajectory_model.Model) -> None:
     """Repeat the step that `debug_batch` names.
 
     Raises:
         UserError: several runs are named, or the file is of none of them.
     """
-    if len(every) > 1:
-        raise UserError(f"debug_batch is a file of one run, and {len(every)} are named; name one")
-    settings = build.pretrain_config(task.config, task.data)
-    program = debug_batch.Program(settings, task.network, task.data.stats)
-    state = pretrain.make_trainer(settings, task.network, task.data.stats).init(
-        jax.random.key(task.config.seed)
-    )
-    debug_batch.replay(pathlib.Path(task.config.debug_batch), program, state)
+    if len(runs) > 1:
+        raise UserError(f"debug_batch is a file of one run, and {len(runs)} are named; name one")
+    config = runs[0].config
+    step = debug_batch.Step(build.pretrain_config(config, data), model, data.stats)
+    like = program.make_program(pretrain.make_training(*step)).init(jax.random.key(config.seed))
+    debug_batch.replay(pathlib.Path(config.debug_batch), step, like)
 
 
-def announce(task: Task, every: Sequence[Run]) -> None:
+def announce(runs: Sequence[PretrainRun], data: build.Data) -> None:
     """Say what will be trained, on what and where to."""
+    first = runs[0]
     cli.say(
-        f"preset [bold]{task.config.preset}[/] on {machine.describe()}, "
-        f"computing in {every[0].settings.model.compute_dtype}"
+        f"preset [bold]{first.config.preset}[/] on {machine.describe()}, "
+        f"computing in {first.settings.model.compute_dtype}"
     )
-    cli.say(build.summary(task.data))
-    for run in every:
+    cli.say(build.summary(data))
+    for run in runs:
         cli.say(f"run folder {run.folder}")
 
 
-def show_stored(run: Run) -> bool:
+def show_stored(run: PretrainRun) -> bool:
     """Print the results of a finished run; return whether it is one."""
     stored = run.stored_results()
     if stored:
@@ -153,150 +130,79 @@ def show_stored(run: Run) -> bool:
     return bool(stored)
 
 
-def train(task: Task, every: Sequence[Run]) -> list[pretrain.TrainState]:
-    """Train to the last step; return the state of each run."""
-    together = compiled(task, every)
-    with contextlib.ExitStack() as held:
-        for run in every:
-            held.enter_context(run.hold())
-        interrupted = held.enter_context(signals.interruptible())
-        states = sharding.main_first(lambda: restore(task, every))
-        state = sharding.distribute(together.join(states), task.mesh, not together.alone)
-        state = steps(task, every, together, state, interrupted)
-    state = sharding.local(state, task.mesh)
-    states = [together.part(state, k) for k in range(len(every))]
-    signals.leave(interrupted, int(states[0].step))
-    return states
+def build_trainer(
+    runs: Sequence[PretrainRun], data: build.Data, model: trajectory_model.Model
+) -> GroupTrainer:
+    """Build the program of all runs, on all devices."""
+    config, settings = runs[0].config, runs[0].settings
+    mesh = sharding.make_mesh(settings, len(runs))
+    trainer = GroupTrainer(
+        *(runs, [guard(run, data, model) for run in runs]),
+        sharding.replicate(data.train, mesh),
+        lambda rows: f"loss {sum(row['train/loss'] for row in rows) / len(rows):.3f}",
+        Validation(
+            validation.make_validation(settings, model, data.stats),
+            *(data.valid, jax.random.key(config.data.split_seed)),
+        ),
+        mesh,
+    )
+    if config.keep_best:
+        pretrain_run.check_keep_metric(config, trainer.measured())
+    return trainer
 
 
-def compiled(task: Task, every: Sequence[Run]) -> group.Together:
-    """Build the program of all runs, which compiles when it is called."""
-    network, stats = task.network, task.data.stats
-    settings = [run.settings for run in every]
-    guards = []
-    for run in every:
-        own = run.settings
-        alone = sharding.over_devices(
-            lambda axis, own=own: pretrain.make_trainer(own, network, stats, axis),
-            task.mesh if len(every) == 1 else None,
-        )
-        guards.append(
-            nonfinite.Guard(
-                *(alone, run.folder),
-                examine=debug_batch.Program(own, network, stats).examine,
-                advice="try a lower --config.optim.learning_rate with another --config.out",
-            )
-        )
-    trainer = alone
-    if len(every) > 1:
-        trainer = sharding.group_over_devices(
-            lambda axis, members: pretrain.make_group_trainer(
-                settings, network, stats, axis, members
-            ),
-            task.mesh,
-        )
-    validate = held_out.make_validation(settings[0], network, stats)
-    return group.Together(trainer, guards, validate, task.mesh)
-
-
-def restore(task: Task, every: Sequence[Run]) -> list[pretrain.TrainState]:
-    """Continue every run from the newest step that all have a checkpoint of."""
-    checkpoints = [run.open_checkpoints() for run in every]
-    step = group.common_step(checkpoints)
-    if step is not None:
-        cli.say(f"not all runs were saved as far as the others: all go on from step {step}")
-    init = pretrain.make_trainer(every[0].settings, task.network, task.data.stats).init
-    states = [run.restore(init(jax.random.key(run.config.seed)), step) for run in every]
-    group.go_back(checkpoints, step)
-    return states
-
-
-def steps(
-    task: Task,
-    every: Sequence[Run],
-    together: group.Together,
-    state: pretrain.TrainState,
-    interrupted: signals.Interrupted,
-) -> pretrain.TrainState:
-    """Run to the last step in compiled calls of `log_every` steps, logging after each."""
-    config, data = task.config, task.data
-    validation_key = jax.random.key(config.data.split_seed)
-    step = saved = begun = int(together.part(sharding.local(state.step, task.mesh), 0))
-    for run in every:
-        run.begin_log(step)
-
-    def save(rows: Sequence[dict | None]) -> None:
-        here = sharding.local(state, task.mesh)
-        for k, (run, row) in enumerate(zip(every, rows, strict=True)):
-            run.save(together.part(here, k), row)
-
-    with (
-        compilation.stopwatch() as watch,
-        progress.progress(config.steps, "pretraining", start=step) as bar,
-    ):
-        bar.update(step, "compiling")
-        while step < config.steps and not sharding.anywhere(bool(interrupted)):
-            length = min(config.log_every, config.steps - step)
-            state, rows = together.run(state, data.train, length)
-            if step == begun:
-                cli.say(f"compiled in {watch.seconds:.1f} s")
-                inputs = sharding.local(state.params, task.mesh), data.valid, validation_key
-                pretrain_run.check_keep_metric(config, {*rows[0], *together.measured(*inputs)})
-            step += length
-            last, saves = step == config.steps, due(step, length, config.save_every)
-            scored = bool(config.keep_best) and saves
-            if due(step, length, config.validate_every) or last or scored:
-                params = sharding.local(state.params, task.mesh)
-                found = together.validate(params, data.valid, validation_key)
-                rows = [row | more for row, more in zip(rows, found, strict=True)]
-            for run, row in zip(every, rows, strict=True):
-                nonfinite.check(step, length, row)
-                run.log(step, row)
-            bar.update(step, f"loss {sum(row['train/loss'] for row in rows) / len(rows):.3f}")
-            if saves or last:
-                save(rows)
-                saved = step
-    if step < config.steps:
-        interrupted.note(signal.SIGTERM)  # perhaps another process was
-    if saved < step:
-        save([None] * len(every))
-    return state
-
-
-def finish(
-    task: Task, every: Sequence[Run], states: Sequence[pretrain.TrainState], started: float
-) -> None:
-    """Say what training took, and evaluate every run."""
-    trained = time.monotonic() - started
-    peak = machine.peak_memory()
-    rate = machine.matrix_product_rate()
-    measured = {"data_and_training_seconds": trained, "matrix_product_gflops": rate, **peak}
-    measured |= {"trained_together": len(every)} if len(every) > 1 else {}
-    cli.say(machine.say_memory(peak))
-    folders = [run.folder for run in every]
-    for folder in folders:
-        figures.learning_curves(folder)
-    where = ", ".join(map(str, folders))
-    if not task.data.info.env_id:
-        name = task.data.info.name
-        cli.say(f"{name} has no simulator here, so nothing is evaluated; see {where}")
-        return
-    agents = [run.make_agent(state) for run, state in zip(every, states, strict=True)]
-    with contextlib.ExitStack() as held:
-        for run in every:
-            if run.writes:
-                held.enter_context(runs.only_writer(run.folder))
-        evaluation.evaluate_runs(folders, agents, task.config.eval, "pretrain", measured)
-    cli.say(
-        f"data and training took {trained:.0f} s, with evaluation "
-        f"{time.monotonic() - started:.0f} s, on {rate:.0f} GFLOP/s in matrix products; "
-        f"results are in {where}"
+def guard(run: PretrainRun, data: build.Data, model: trajectory_model.Model) -> nonfinite.Guard:
+    """Say what a run trains, and what it says when that goes wrong."""
+    return nonfinite.Guard(
+        pretrain.make_training(run.settings, model, data.stats),
+        run.folder,
+        examine=debug_batch.Step(run.settings, model, data.stats).examine,
+        advice="try a lower --config.optim.learning_rate with another --config.out",
     )
 
 
-def due(step: int, length: int, every: int) -> bool:
-    """Whether the last `length` steps passed a multiple of `every`."""
-    return step // every > (step - length) // every
+def schedule(config: config_dict.ConfigDict) -> loop.Schedule:
+    """Say when something is due."""
+    return loop.Schedule(
+        total=config.steps,
+        call=config.log_every,
+        log=config.log_every,
+        validate=config.validate_every,
+        save=config.save_every,
+        validate_saves=bool(config.keep_best),
+    )
+
+
+def finish(
+    runs: Sequence[PretrainRun],
+    states: Sequence[pretrain.TrainState],
+    data: build.Data,
+    started: float,
+) -> None:
+    """Say what training took, and evaluate every run."""
+    trained = time.monotonic() - started
+    peak, rate = machine.peak_memory(), machine.matrix_product_rate()
+    measured = {"data_and_training_seconds": trained, "matrix_product_gflops": rate, **peak}
+    measured |= {"trained_together": len(runs)} if len(runs) > 1 else {}
+    cli.say(machine.say_memory(peak))
+    folders = [run.folder for run in runs]
+    for folder in folders:
+        figures.learning_curves(folder)
+    where = ", ".join(map(str, folders))
+    if not data.info.env_id:
+        cli.say(f"{data.info.name} has no simulator here, so nothing is evaluated; see {where}")
+        return
+    agents = [run.make_agent(state) for run, state in zip(runs, states, strict=True)]
+    with contextlib.ExitStack() as held:
+        for run in runs:
+            if run.writes:
+                held.enter_context(run_folders.only_writer(run.folder))
+        evaluation.evaluate_runs(folders, agents, runs[0].config.eval, "pretrain", measured)
+    cli.say(
+        f"data and training took {trained:.0f} s, with evaluation "
+        f"{time.monotonic() - started:.0f} s, on {rate:.0f} GFLOP/s in matmuls; "
+        f"results are in {where}"
+    )
 
 
 if __name__ == "__main__":

@@ -13,14 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.training import group as group_lib
 from experiments.training import nonfinite
 from mtm_jax.config import LossConfig, ModelConfig, OptimConfig, PretrainConfig
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, trees
 from mtm_jax.models import packing as gathering
 from mtm_jax.models import trajectory_model as model
-from mtm_jax.training import dataset, pretrain, sharding
+from mtm_jax.training import dataset, pretrain, program, sharding
 from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
 
 WINDOW, RATES = 3, (1e-2, 2e-3)
@@ -64,16 +63,15 @@ def main(folder: pathlib.Path) -> None:
     network, stats = model.make_model(CONFIG.model), dataset.compute_stats(data)
     key = jax.random.key(0)
 
-    alone = pretrain.make_trainer(CONFIG, network, stats)
+    training = pretrain.make_training(CONFIG, network, stats)
+    alone = program.make_program(training)
     initial = trees.to_host(alone.init(key).params)
     expected, metrics = alone.run(alone.init(key), data, 1)
 
     mesh = sharding.make_mesh(CONFIG)
     assert dict(mesh.shape) == {"seed": 1, "data": 4}
-    trainer = sharding.over_devices(
-        lambda axis: pretrain.make_trainer(CONFIG, network, stats, axis), mesh
-    )
-    state, found = trainer.run(trainer.init(key), sharding.replicate(data, mesh), 1)
+    divided = program.make_program(training, mesh)
+    state, found = divided.run(divided.init(key), sharding.replicate(data, mesh), 1)
     assert_close(metrics, found)
     state = sharding.local(state, mesh)
     assert_close(trees.to_host(expected), trees.to_host(state))
@@ -87,9 +85,8 @@ def main(folder: pathlib.Path) -> None:
     ]
     mesh = sharding.make_mesh(CONFIG, members=2)
     assert dict(mesh.shape) == {"seed": 2, "data": 2}
-    group = sharding.group_over_devices(
-        lambda *axes: pretrain.make_group_trainer(configs, network, stats, *axes), mesh
-    )
+    trainings = [pretrain.make_training(config, network, stats) for config in configs]
+    group = program.make_group_program(trainings, mesh)
     states = group.init(jnp.stack([key, key]))
     assert not states.params["mask_token_states"].is_fully_replicated
     states, rows = group.run(states, sharding.replicate(data, mesh), 1)
@@ -101,10 +98,13 @@ def main(folder: pathlib.Path) -> None:
     moved = [jax.tree.map(np.subtract, p, initial)["mask_token_states"] for p in (first, second)]
     np.testing.assert_allclose(moved[1], moved[0] * RATES[1] / RATES[0], rtol=1e-3)
 
-    guards = [nonfinite.Guard(alone, folder / name) for name in ("first", "second")]
+    guards = [
+        nonfinite.Guard(one, folder / name)
+        for one, name in zip(trainings, ("first", "second"), strict=True)
+    ]
     broken = states.replace(log_sigma=states.log_sigma * jnp.array([1.0, jnp.nan]))
     try:
-        group_lib.Together(group, guards, mesh=mesh).run(broken, sharding.replicate(data, mesh), 1)
+        nonfinite.GuardedProgram(guards, mesh).run(broken, sharding.replicate(data, mesh), 1)
     except UserError as error:
         assert "in step 2: " in str(error) and str(folder / "second") in str(error), error
     else:

@@ -46,8 +46,8 @@ def works(
 
 def training_parts(prepared: training_steps.Prepared) -> dict[str, tuple[Callable, tuple]]:
     """List the parts of a training step with what each is called with."""
-    settings, network, data, stats, trainer = prepared
-    state, key = trainer.init(jax.random.key(0)), jax.random.key(1)
+    settings, network, data, stats, compiled = prepared
+    state, key = compiled.init(jax.random.key(0)), jax.random.key(1)
     size, window = settings.batch_size, network.config.window
 
     def sample(key: Array, data: dataset.Dataset) -> dataset.Windows:

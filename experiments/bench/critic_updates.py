@@ -9,7 +9,7 @@ from ml_collections import config_dict
 from experiments.bench import operations, training_steps, workloads
 from mtm_jax import tokens
 from mtm_jax.config import CriticConfig
-from mtm_jax.training import dataset, iql
+from mtm_jax.training import dataset, iql, program
 
 _UPDATES = 50  # of a call
 
@@ -30,8 +30,9 @@ def updates(width: int, batch_size: int) -> workloads.Program:
     dims = {m.name: m.features for m in training_steps.MODALITIES}
     sizes = dims["states"], dims["actions"]
     data = dataset.make_dataset(training_steps.trajectories(), 1)
-    trainer = iql.make_trainer(settings, *sizes, tokens.identity_stats(sizes[0]))
-    call, memory = training_steps.compile_trainer(trainer, data, _UPDATES)
+    training = iql.make_training(settings, *sizes, tokens.identity_stats(sizes[0]))
+    compiled = program.make_program(training)
+    call, memory = training_steps.compile_program(compiled, data, _UPDATES)
     name = workloads.name("critic", "IQL update", width=width, batch_size=batch_size)
     count = operations.critic_update(settings, *sizes)
     return workloads.Program(name, call, count, steps=_UPDATES, bytes=memory)

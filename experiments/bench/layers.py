@@ -73,8 +73,8 @@ def parts(
             head = heads.make_head(spec, config.width, whole.dtype)
             x = layout.split(whole, config)[spec.name][..., 0, :]
             outputs[spec.name] = head.apply({"params": params[f"head_{spec.name}"]}, x)
-        noise = objective.draw_noise(key, settings, network, batch)
-        return objective.loss(settings, network, outputs, batch, jnp.float32(0.1), noise)[0]
+        batch = objective.add_noise(key, settings, network, batch)
+        return objective.loss(settings, network, outputs, batch, jnp.float32(0.1))[0]
 
     embeddings = {name: x for name, x in params.items() if "_embed_" in name}
     ends = {name: x for name, x in params.items() if name.startswith("head_")}

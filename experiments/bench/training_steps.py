@@ -15,8 +15,7 @@ from experiments.runtime import config_files
 from experiments.training import build
 from mtm_jax.config import MaskConfig, ModelConfig, OptimConfig, PretrainConfig
 from mtm_jax.models import trajectory_model as model
-from mtm_jax.training import dataset, pretrain
-from mtm_jax.training import trainer as training
+from mtm_jax.training import dataset, pretrain, program
 from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
 
 # Hopper's dimensions.
@@ -100,12 +99,13 @@ def seed_works(config: config_dict.ConfigDict, products: Products) -> Works:
 
 def seed_steps(prepared: Any, count: int, name: dict[str, Any]) -> workloads.Program:
     """Compile `count` training steps a call, of all seeds."""
-    settings, network, data, stats, trainer = prepared()
+    settings, network, data, stats, compiled = prepared()
     seeds, key = name["seeds"], jax.random.key(0)
     if seeds > 1:
-        trainer = pretrain.make_group_trainer([settings] * seeds, network, stats)
+        training = pretrain.make_training(settings, network, stats)
+        compiled = program.make_group_program([training] * seeds)
         key = jax.random.split(key, seeds)
-    call, memory = compile_trainer(trainer, data, count, key)
+    call, memory = compile_program(compiled, data, count, key)
     products = seeds * operations.training_step(settings.model, settings.batch_size)
     return workloads.Program(name, call, products, steps=count, bytes=memory)
 
@@ -128,33 +128,34 @@ class Prepared(NamedTuple):
     network: model.Model
     data: dataset.Dataset
     stats: Mapping[str, Any]
-    trainer: training.Trainer
+    program: program.Program
 
 
 def prepare(settings: PretrainConfig) -> Prepared:
     """Build a training program and its data."""
     data = dataset.make_dataset(trajectories(), settings.model.window)
     network, stats = model.make_model(settings.model), dataset.compute_stats(data)
-    return Prepared(settings, network, data, stats, pretrain.make_trainer(settings, network, stats))
+    training = pretrain.make_training(settings, network, stats)
+    return Prepared(settings, network, data, stats, program.make_program(training))
 
 
 def steps(prepared: Any, count: int, name: dict[str, Any]) -> workloads.Program:
     """Compile `count` training steps a call."""
-    settings, _, data, _, trainer = prepared()
-    call, memory = compile_trainer(trainer, data, count)
+    settings, _, data, _, compiled = prepared()
+    call, memory = compile_program(compiled, data, count)
     products = operations.training_step(settings.model, settings.batch_size)
     return workloads.Program(name, call, products, steps=count, bytes=memory)
 
 
-def compile_trainer(
-    trainer: training.Trainer, data: Any, count: int, key: jax.Array | None = None
+def compile_program(
+    compiled: program.Program, data: Any, count: int, key: jax.Array | None = None
 ) -> tuple[workloads.Call, int | None]:
-    """Compile a call of any trainer's `run`, which continues where the last one ended."""
+    """Compile a call of any program's `run`, which continues where the last one ended."""
 
     def run(state: Any, data: Any) -> Any:
-        return trainer.run(state, data, count)[0]
+        return compiled.run(state, data, count)[0]
 
-    state = trainer.init(jax.random.key(0) if key is None else key)
+    state = compiled.init(jax.random.key(0) if key is None else key)
     return workloads.compile_updates(run, state, data)
 
 

@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ml_collections import config_dict
 
@@ -23,7 +23,7 @@ from mtm_jax.training import iql
 
 
 class CriticRun:
-    """One critic of those that a program trains."""
+    """One critic of a program."""
 
     def __init__(self, run_folder: pathlib.Path):
         """Read the configuration of the run.
@@ -33,12 +33,13 @@ class CriticRun:
         """
         if not os.access(run_folder, os.W_OK | os.X_OK):
             raise UserError(f"{run_folder} is read-only, but the critic goes into it; copy the run")
-        self.run = config_dict.ConfigDict(runs.read_config(run_folder))
+        self.pretraining = config_dict.ConfigDict(runs.read_config(run_folder))
+        self.seed = self.pretraining.seed
         self.folder = run_folder / critic_files.FOLDER
 
-    def prepare(self, settings: CriticConfig, data: build.Data) -> None:
-        """Say what is trained, and on what."""
-        self.settings, self._stats = settings, data.stats["states"]
+    def prepare(self, settings: CriticConfig, data: build.Data, use_older: bool) -> None:
+        """Say what is trained, on what, and whether damaged checkpoints are skipped."""
+        self.settings, self._stats, self._use_older = settings, data.stats["states"], use_older
 
     def stored_steps(self) -> int:
         """Count the updates of the critic that the run has; it must be of the same settings.
@@ -56,21 +57,31 @@ class CriticRun:
         """Hold the folder against other processes."""
         self.folder.mkdir(exist_ok=True)
         with runs.only_writer(self.folder):
-            self.checkpoints = checkpoint.Checkpoints(self.folder)
-            self.writer = metrics.MetricsWriter(self.folder)
+            self._writer = metrics.MetricsWriter(self.folder)
             yield
 
-    def restore(
-        self, fresh: iql.IQLState, step: int | None, use_older: bool = False
-    ) -> iql.IQLState:
+    def open_checkpoints(self) -> checkpoint.Checkpoints:
+        """Open the checkpoints of the critic, and return them."""
+        self.checkpoints = checkpoint.Checkpoints(self.folder)
+        return self.checkpoints
+
+    def restore(self, fresh: iql.IQLState, step: int | None) -> iql.IQLState:
         """Continue from the checkpoint of a step, by default the newest; see `resume.restore`."""
         same = functools.partial(
             check_same, self.checkpoints, settings=self.settings, stats=self._stats
         )
-        return resume.restore(fresh, self.checkpoints, use_older, same, step)
+        return resume.restore(fresh, self.checkpoints, self._use_older, same, step)
 
-    def save(self, state: iql.IQLState) -> None:
-        """Write a checkpoint."""
+    def begin_log(self, step: int) -> None:
+        """Drop the metrics after an update, which is repeated."""
+        self._writer.truncate(step)
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        """Store the metrics of an update."""
+        self._writer.write(step, row)
+
+    def save(self, state: iql.IQLState, row: Mapping[str, float] | None = None) -> None:
+        """Write a checkpoint; critics are not scored by their metrics."""
         params = iql.raw_params(state, self.settings)
         critic = iql.Critic(self.settings, params, self._stats, int(state.step))
         saved = {"params": critic.params, "stats": self._stats}

@@ -16,22 +16,22 @@ from experiments.training import nonfinite
 from mtm_jax import tokens
 from mtm_jax.config import PretrainConfig
 from mtm_jax.errors import UserError
-from mtm_jax.models import trajectory_model as model
+from mtm_jax.models import trajectory_model
 from mtm_jax.training import dataset, objective, pretrain
 
 SHOWN = 8
 
 
-class Program(NamedTuple):
+class Step(NamedTuple):
     """What a pretraining step needs besides its state and windows."""
 
     config: PretrainConfig
-    network: model.Model
+    model: trajectory_model.Model
     stats: Mapping[str, tokens.Stats]
 
     def examine(self, state: pretrain.TrainState, data: dataset.Dataset) -> nonfinite.Examined:
         """Draw the windows of the next step and say which of them are not finite."""
-        size, window = self.config.batch_size, self.network.config.window
+        size, window = self.config.batch_size, self.model.config.window
         key = pretrain.step_keys(state)[0]
         windows = dataset.sample_windows(key, data, size, window)
         count = data.values["states"].shape[0]
@@ -45,17 +45,15 @@ class Program(NamedTuple):
     def tensors(self, state: pretrain.TrainState, windows: dataset.Windows) -> dict[str, Any]:
         """Compute what a step computes: tokens, outputs, losses and gradients."""
         _, mask_key, dropout_key, noise_key = pretrain.step_keys(state)
-        batch = objective.make_batch(mask_key, self.config, self.network, self.stats, windows)
-        sigma = jnp.exp(state.log_sigma)
-        noise = objective.draw_noise(noise_key, self.config, self.network, batch)
+        batch = objective.make_batch(mask_key, self.config, self.model, self.stats, windows)
+        batch = objective.add_noise(noise_key, self.config, self.model, batch)
+        sigma = pretrain.entropy_multiplier(self.config, state)
 
         @jax.jit
         def differentiate(params: dict) -> tuple[dict, tuple]:
             def total(params: dict) -> tuple[jax.Array, tuple]:
-                outputs = self.network.apply(params, batch.tokens, batch.visible, dropout_key)
-                value, metrics = objective.loss(
-                    self.config, self.network, outputs, batch, sigma, noise
-                )
+                outputs = self.model.apply(params, batch.tokens, batch.visible, dropout_key)
+                value, metrics = objective.loss(self.config, self.model, outputs, batch, sigma)
                 return value, (outputs, metrics)
 
             return jax.grad(total, has_aux=True)(params)
@@ -92,7 +90,7 @@ def describe(blamed: np.ndarray, rows: np.ndarray) -> str:
     return f"of the batch, windows {', '.join(shown)}{more} are not finite"
 
 
-def replay(path: pathlib.Path, program: Program, like: pretrain.TrainState) -> None:
+def replay(path: pathlib.Path, step: Step, like: pretrain.TrainState) -> None:
     """Repeat a stored step and print which tensors are not finite.
 
     Raises:
@@ -100,7 +98,7 @@ def replay(path: pathlib.Path, program: Program, like: pretrain.TrainState) -> N
     """
     state, batch = nonfinite.read(path, like)
     windows = _windows(path, batch)
-    tensors = program.tensors(state, windows)
+    tensors = step.tensors(state, windows)
     lines = [line for name, tree in tensors.items() for line in nonfinite.bad_arrays({name: tree})]
     cli.say(f"step {int(state.step) + 1}: {describe(bad_windows(tensors), batch['rows'])}")
     for line in lines or ["every tensor is finite"]:

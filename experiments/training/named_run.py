@@ -7,7 +7,7 @@ import pathlib
 from ml_collections import config_dict
 
 from experiments.runtime import runs
-from experiments.training import build, group
+from experiments.training import build, run_configs
 from mtm_jax.errors import UserError
 
 
@@ -40,8 +40,8 @@ def find_all(config: config_dict.ConfigDict, experiment: str) -> list[pathlib.Pa
     Raises:
         UserError: `seeds` is out of range, or what `find` raises.
     """
-    if not 1 <= config.seeds <= group.MAX_SEEDS:
-        raise UserError(f"seeds is {config.seeds}; give a number from 1 to {group.MAX_SEEDS}")
+    if not 1 <= config.seeds <= run_configs.MAX_SEEDS:
+        raise UserError(f"seeds is {config.seeds}; give a number from 1 to {run_configs.MAX_SEEDS}")
     if config.seeds == 1:
         return [find(config, experiment)]
     found = []

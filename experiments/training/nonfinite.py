@@ -1,28 +1,33 @@
 """Stops a training whose numbers are no longer finite, and says since which step and where.
 
-    guard = nonfinite.Guard(trainer, folder, "steps")
-    state, row = guard.run(state, data, length)
+    guarded = nonfinite.GuardedProgram([nonfinite.Guard(training, folder)])
+    states, rows = guarded.run(states, data, length)
 
 The step is found by repeating the steps of one compiled call from a copy of its first state.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from experiments.runtime import cli
 from mtm_jax.data import archives
 from mtm_jax.errors import UserError
 from mtm_jax.io import trees
-from mtm_jax.training import trainer as training
+from mtm_jax.training import program, sharding
 
 FOLDER = "debug"  # of a run: states before steps that went wrong
 SHOWN = 6
+
+member = jax.jit(program.member)
 
 
 class Examined(NamedTuple):
@@ -32,89 +37,127 @@ class Examined(NamedTuple):
     arrays: Mapping[str, np.ndarray]  # the batch, by name
 
 
-class Guard:
-    """Runs a trainer and looks at what it returns."""
+class Guard(NamedTuple):
+    """How a run is stopped.
 
-    def __init__(
-        self,
-        trainer: training.Trainer,
-        folder: pathlib.Path,
-        unit: str = "steps",
-        examine: Callable[[Any, Any], Examined] | None = None,
-        advice: str = "",
-    ):
-        """Guard a training.
+    Attributes:
+        training: of the run.
+        folder: where the state before a step that went wrong is stored.
+        unit: what a step is called, in the plural.
+        examine: takes the state before a step and the data, and looks at the batch.
+        advice: ends the sentence that stops the run.
+    """
+
+    training: program.Training
+    folder: pathlib.Path
+    unit: str = "steps"
+    examine: Callable[[Any, Any], Examined] | None = None
+    advice: str = ""
+
+    def stop(
+        self, before: Any, data: Any, length: int, row: Mapping[str, float], mesh: Mesh | None
+    ) -> UserError:
+        """Find what went wrong in a call that began with the state `before`."""
+        first = int(before.step)
+        where = f"between {self.unit} {first} and {first + length}"
+        cli.say(
+            f"training went wrong {where}: {_list(_what(row))}; looking for the first such "
+            f"{self.unit.removesuffix('s')}, which compiles a program for it"
+        )
+        found = program.make_locate(self.training, mesh)(before, data, length)
+        if found.finite:  # repeated, it went well: a processor's fault, or another rounding
+            return self._error(where, _what(row), "repeated one by one, the same went well")
+        step = first + int(found.steps)
+        what = bad_metrics(jax.device_get(found.metrics)) + bad_arrays(found.after)
+        examined = self.examine(found.before, data) if self.examine else Examined("", {})
+        path = self.folder / FOLDER / f"before_{step:08d}.npz"
+        text = "; ".join(filter(None, (examined.text, _store(path, found.before, examined))))
+        return self._error(f"in {self.unit.removesuffix('s')} {step}", what, text)
+
+    def _error(self, where: str, what: list[str], text: str) -> UserError:
+        advice = f"; {self.advice}" if self.advice else ""
+        return UserError(f"training went wrong {where}: {_list(what)}; {text}{advice}")
+
+
+class GuardedProgram:
+    """The program of a group of runs, which looks at what it returns."""
+
+    def __init__(self, guards: Sequence[Guard], mesh: Mesh | None = None):
+        """Build the program, which compiles when it is first called.
 
         Args:
-            trainer: the program.
-            folder: where the state before a step that went wrong is stored.
-            unit: what a step is called, in the plural.
-            examine: takes the state before a step and the data, and looks at the batch.
-            advice: ends the sentence that stops the run.
+            guards: one for each run.
+            mesh: that the program runs on.
         """
-        self._trainer, self._folder, self._unit = trainer, folder, unit
-        self._examine, self._advice = examine, advice
-        self._copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
+        self._program = program.make_group_program([g.training for g in guards], mesh)
+        self._guards, self._mesh = guards, mesh
+        self._copy = jax.jit(lambda states: jax.tree.map(jnp.copy, states))
 
-    def run(self, state: Any, data: Any, length: int) -> tuple[Any, dict[str, float]]:
-        """Call `trainer.run`; the metrics come back as numbers, all of them finite.
+    def run(self, states: Any, data: Any, length: int) -> tuple[Any, list[dict[str, float]]]:
+        """Call the program; the metrics come back as finite numbers, a row for each run.
 
         Raises:
             UserError: something is not finite; it names the step and what it is.
         """
-        before = self._copy(state)  # the state itself is donated
-        state, metrics = self._trainer.run(state, data, length)
-        row = {name: float(value) for name, value in metrics.items()}
-        self.inspect(before, data, length, row)
-        return state, row
+        before = self._copy(states)  # the states themselves are donated
+        states, metrics = self._program.run(states, data, length)
+        rows = rows_of(sharding.local(metrics, self._mesh))
+        for k, row in enumerate(rows):
+            if not row.pop(program.FINITE) or bad_metrics(row):
+                raise self._stop(k, before, data, length, row)
+        return states, rows
 
-    def inspect(self, before: Any, data: Any, length: int, row: dict[str, float]) -> None:
-        """Look at the metrics of a call that began with the state `before`; see `run`.
+    def shapes(self, data: Any) -> tuple[Any, dict[str, Any]]:
+        """Give the shapes of states and metrics, without computing or compiling anything."""
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), len(self._guards)))
+        states = jax.eval_shape(self._program.init, keys)
+        return jax.eval_shape(lambda s, d: self._program.run(s, d, 1), states, data)
 
-        `training.FINITE` is taken out of them.
-        """
-        finite = row.pop(training.FINITE)
-        if not finite or bad_metrics(row):
-            self._stop(before, data, length, row)
-
-    def _stop(self, before: Any, data: Any, length: int, row: Mapping[str, float]) -> None:
-        first = int(before.step)
-        where = f"between {self._unit} {first} and {first + length}"
-        found = self._trainer.locate(before, data, length)
-        if found.finite:  # repeated, it went well: a processor's fault, or another rounding
-            what = bad_metrics(row) or ["the state is not finite"]
-            raise self._error(where, what, "repeated one by one, the same went well")
-        step = first + int(found.steps)
-        what = bad_metrics(jax.device_get(found.metrics)) + bad_arrays(found.after)
-        examined = self._examine(found.before, data) if self._examine else Examined("", {})
-        path = self._folder / FOLDER / f"before_{step:08d}.npz"
-        stored = f"the state before is in {path}"
-        if jax.process_index() == 0:
-            try:
-                write(path, found.before, examined.arrays)
-            except OSError as error:
-                stored = f"the state before could not be stored ({error})"
-        text = "; ".join(part for part in (examined.text, stored) if part)
-        raise self._error(f"in {self._unit.removesuffix('s')} {step}", what, text)
-
-    def _error(self, where: str, what: list[str], text: str) -> UserError:
-        more = f" and {len(what) - SHOWN} more" if len(what) > SHOWN else ""
-        listed = ", ".join(what[:SHOWN]) + more
-        advice = f"; {self._advice}" if self._advice else ""
-        return UserError(f"training went wrong {where}: {listed}; {text}{advice}")
+    def _stop(self, k: int, before: Any, data: Any, length: int, row: Mapping) -> UserError:
+        mesh = self._mesh
+        if len(self._guards) > 1:  # a run of several is searched on one device
+            before, data, mesh = sharding.local(before, mesh), sharding.local(data, mesh), None
+        return self._guards[k].stop(member(before, k), data, length, row, mesh)
 
 
-def check(step: int, length: int, row: Mapping[str, float]) -> None:
+def rows_of(metrics: Mapping[str, jax.Array]) -> list[dict[str, float]]:
+    """Turn metrics [M] into a row of numbers for each run."""
+    found = jax.device_get(metrics)
+    runs = len(next(iter(found.values())))
+    return [{name: float(values[k]) for name, values in found.items()} for k in range(runs)]
+
+
+def _what(row: Mapping[str, float]) -> list[str]:
+    return bad_metrics(row) or ["the state is not finite"]
+
+
+def _list(what: Sequence[str]) -> str:
+    more = f" and {len(what) - SHOWN} more" if len(what) > SHOWN else ""
+    return ", ".join(what[:SHOWN]) + more
+
+
+def _store(path: pathlib.Path, state: Any, examined: Examined) -> str:
+    """Store the state before a step, if the disk takes it; say where."""
+    if jax.process_index() == 0:
+        try:
+            write(path, state, examined.arrays)
+        except OSError as error:
+            return f"the state before could not be stored ({error})"
+    return f"the state before is in {path}"
+
+
+def check(step: int, length: int, rows: Sequence[Mapping[str, float]]) -> None:
     """Refuse metrics that are not finite.
 
     Raises:
         UserError: it names them and the steps.
     """
-    if bad := bad_metrics(row):
-        raise UserError(
-            f"training went wrong between steps {step - length} and {step}: {', '.join(bad)}; "
-            "the last checkpoint is from before"
-        )
+    for row in rows:
+        if bad := bad_metrics(row):
+            raise UserError(
+                f"training went wrong between steps {step - length} and {step}: {', '.join(bad)}; "
+                "the last checkpoint is from before"
+            )
 
 
 def bad_metrics(row: Mapping[str, Any]) -> list[str]:
@@ -142,6 +185,12 @@ def bad_rows(batch: Mapping[str, np.ndarray]) -> str:
         return "its batch is finite"
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return f"rows {', '.join(map(str, found[:SHOWN]))}{more} of its batch are not finite"
+
+
+def examine_rows(batch: Any) -> Examined:
+    """Say which rows of a batch, a dataclass of arrays, are not finite."""
+    arrays = {f.name: np.asarray(getattr(batch, f.name)) for f in dataclasses.fields(batch)}
+    return Examined(bad_rows(arrays), arrays)
 
 
 def write(path: pathlib.Path, state: Any, batch: Mapping[str, np.ndarray]) -> None:

@@ -18,12 +18,12 @@ from mtm_jax.models.trajectory_model import Model
 from mtm_jax.training import optim, pretrain, sharding
 
 
-class Run:
-    """One run of those that a program trains; only the process that writes has its files open."""
+class PretrainRun:
+    """One run of a program; of several processes only the first one writes its files."""
 
     def __init__(self, config: config_dict.ConfigDict):
         """Name the folder; nothing is read or made."""
-        self.config = config
+        self.config, self.seed = config, config.seed
         self.folder = pathlib.Path(config.out) if config.out else build.default_out(config)
         self.writes = sharding.is_main()
 
@@ -60,7 +60,7 @@ class Run:
             yield
 
     def open_checkpoints(self) -> checkpoint.Checkpoints:
-        """Open what has been saved, and return it."""
+        """Open the checkpoints of the run, and return them."""
         keep = self.config.keep_best
         self.checkpoints = checkpoint.Checkpoints(self.folder, not self.writes, keep)
         return self.checkpoints
@@ -84,12 +84,12 @@ class Run:
         )
 
     def begin_log(self, step: int) -> None:
-        """Forget the metrics of steps that are done again."""
+        """Drop the metrics after a step, which is repeated."""
         if self.writes:
             self._writer.truncate(step)
 
     def log(self, step: int, row: dict[str, float]) -> None:
-        """Write the metrics of a call."""
+        """Store the metrics of a step."""
         row["train/learning_rate"] = float(self._schedule(step))
         if self.writes:
             self._writer.write(step, row)

@@ -60,21 +60,29 @@ def in_pairs_if_they_fit(
     specs: Sequence[ModalitySpec],
     visible: Visible,
     compute: Callable[[Pairs | None], Any],
-    group: str | None = None,
 ) -> Any:
     """Compute with the pairs of windows, `visible` modality -> [B, T], if they fit, else with None.
 
     Gradients belong inside `compute`: around the choice they would keep room for what either way
-    remembers. Under `vmap` both ways are computed, unless its axis is named by `group`: then all
-    choose alike, pairs only if those of all fit.
+    remembers. Under `vmap` all choose alike, pairs only if those of all fit, so that one way is
+    computed.
     """
     flat = layout.flat_visible(specs, visible)
     if flat.shape[0] < SMALLEST_BATCH or flat.shape[0] % 2:
         return compute(None)
     pairs, fit = pair(flat)
-    if group is not None:
-        fit = jax.lax.pmin(fit.astype(jnp.int32), group) > 0
-    return jax.lax.cond(fit, lambda: compute(pairs), lambda: compute(None))
+    return jax.lax.cond(_all_under_vmap(fit), lambda: compute(pairs), lambda: compute(None))
+
+
+@jax.custom_batching.custom_vmap
+def _all_under_vmap(flag: Array) -> Array:
+    """Return a flag; under `vmap` whether those of all are set, without the mapped axis."""
+    return flag
+
+
+@_all_under_vmap.def_vmap
+def _reduce_all(size: int, batched: list[bool], flag: Array) -> tuple[Array, bool]:
+    return _all_under_vmap(flag.all(0) if batched[0] else flag), False
 
 
 def through(pairs: Pairs, x: Array, encoder: Callable[[Array, Array], Array]) -> Array:

@@ -14,8 +14,8 @@ statistics of the data's states, as the trajectory model does. Actions are in [-
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -26,8 +26,8 @@ from jax import Array
 from mtm_jax import tokens
 from mtm_jax.config import CriticConfig
 from mtm_jax.models import critics
-from mtm_jax.training import dataset, losses
-from mtm_jax.training import trainer as training
+from mtm_jax.training import dataset, losses, optim
+from mtm_jax.training.program import Metrics, Training
 
 
 class IQLState(flax.struct.PyTreeNode):
@@ -89,10 +89,10 @@ def v_values(params: dict, stats: tokens.Stats, obs: Array) -> Array:
     return _apply_v(params["v"], tokens.encode(stats, obs))
 
 
-def make_trainer(
+def make_training(
     config: CriticConfig, obs_dim: int, action_dim: int, stats: tokens.Stats
-) -> training.Trainer:
-    """Build the training program; `run` takes a `dataset.Dataset` that has transitions.
+) -> Training:
+    """Describe the training of a critic; its data are a `dataset.Dataset` that has transitions.
 
     Args:
         config: settings.
@@ -100,29 +100,8 @@ def make_trainer(
         action_dim: A.
         stats: of the states of the training split.
     """
-    init, step = _program(config, obs_dim, action_dim, stats)
-    return training.make_trainer(init, step)
-
-
-def make_group_trainer(
-    config: CriticConfig, obs_dim: int, action_dim: int, stats: tokens.Stats
-) -> training.Trainer:
-    """Build one program of several trainings, `init` takes their keys, [M]; see `make_trainer`."""
-    init, step = _program(config, obs_dim, action_dim, stats)
-    return training.make_group_trainer(init, lambda state, data, _: step(state, data), ())
-
-
-def _program(
-    config: CriticConfig, obs_dim: int, action_dim: int, stats: tokens.Stats
-) -> tuple[Callable[[Array], IQLState], training.StepFn]:
-    """Write down how a training begins and what an update does."""
-
-    def step(state: IQLState, data: dataset.Dataset) -> tuple[IQLState, training.Metrics]:
-        key = jax.random.fold_in(state.key, state.step)
-        batch = dataset.sample_transitions(key, data, config.batch_size)
-        return update(state, config, stats, batch)
-
-    return lambda key: init_state(key, config, obs_dim, action_dim), step
+    init = functools.partial(init_state, config=config, obs_dim=obs_dim, action_dim=action_dim)
+    return Training(init, functools.partial(step, config, stats), shared=config)
 
 
 def init_state(key: Array, config: CriticConfig, obs_dim: int, action_dim: int) -> IQLState:
@@ -156,19 +135,28 @@ def _optimizers(
     return optax.adam(config.learning_rate), optax.adam(cosine)
 
 
+def step(
+    config: CriticConfig, stats: tokens.Stats, state: IQLState, data: dataset.Dataset
+) -> tuple[IQLState, Metrics]:
+    """Draw a batch and update on it."""
+    key = jax.random.fold_in(state.key, state.step)
+    batch = dataset.sample_transitions(key, data, config.batch_size)
+    return update(state, config, stats, batch)
+
+
 def update(
     state: IQLState, config: CriticConfig, stats: tokens.Stats, batch: dataset.Transitions
-) -> tuple[IQLState, training.Metrics]:
+) -> tuple[IQLState, Metrics]:
     """Update all networks once on one batch, raw observations."""
     obs, next_obs = (tokens.encode(stats, x) for x in (batch.obs, batch.next_obs))
     next_v = _apply_v(state.v, next_obs)
     target_q = _apply_q(state.target_q, obs, batch.actions).min(0)
     optimizer, policy_optimizer = _optimizers(config)
 
-    v, v_opt, v_loss, advantage = _descend(
+    v, v_opt, v_loss, advantage = optim.descend(
         lambda p: _v_loss(p, config, obs, target_q), state.v, state.v_opt, optimizer
     )
-    q, q_opt, q_loss, q_mean = _descend(
+    q, q_opt, q_loss, q_mean = optim.descend(
         lambda p: _q_loss(p, config, obs, batch, next_v), state.q, state.q_opt, optimizer
     )
     unit = config.unit
@@ -180,7 +168,7 @@ def update(
         "critic/advantage_std": unit * jnp.std(advantage),
     }
     if config.policy:
-        policy, policy_opt, metrics["critic/policy_loss"], _ = _descend(
+        policy, policy_opt, metrics["critic/policy_loss"], _ = optim.descend(
             lambda p: _policy_loss(p, config, obs, batch.actions, unit * advantage),
             *(state.policy, state.policy_opt, policy_optimizer),
         )
@@ -188,18 +176,6 @@ def update(
     target = optax.incremental_update(q, state.target_q, config.polyak)
     state = state.replace(q=q, target_q=target, v=v, q_opt=q_opt, v_opt=v_opt, step=state.step + 1)
     return state, metrics
-
-
-def _descend(
-    loss: Callable[[dict], tuple[Array, Array]],
-    params: dict,
-    opt_state: optax.OptState,
-    optimizer: optax.GradientTransformation,
-) -> tuple[dict, Any, Array, Array]:
-    """Take one step down `loss`; return its value and its by-product too."""
-    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    updates, opt_state = optimizer.update(grads, opt_state)
-    return optax.apply_updates(params, updates), opt_state, value, aux
 
 
 def _v_loss(params: dict, config: CriticConfig, obs: Array, target_q: Array) -> tuple[Array, Array]:

@@ -12,46 +12,53 @@ from jax import Array
 
 from mtm_jax import distributions, masks, tokens
 from mtm_jax.config import PretrainConfig
+from mtm_jax.models import packing
 from mtm_jax.models.trajectory_model import Model
 from mtm_jax.training import accumulation, dataset, losses
-from mtm_jax.training import trainer as training
+from mtm_jax.training.program import Metrics
 from mtm_jax.types import Tokens, Visible
 
 Stats = Mapping[str, tokens.Stats]
 
 
-class Batch(flax.struct.PyTreeNode):
-    """Tokens with the masks they are trained under."""
-
-    tokens: Tokens
-    visible: Visible  # modality -> [B, T]
-    counted: Visible  # modality -> [B, T], True where the loss counts: a real step of that modality
-
-    def hidden(self, modality: str) -> Array:
-        """True where a counted token is hidden, [B, T]."""
-        return self.counted[modality] & ~self.visible[modality]
-
-
 class Counts(NamedTuple):
-    """How many steps of each modality the losses are averages over: modality -> []."""
+    """How many steps of each modality a loss is averaged over: modality -> [] float32."""
 
     counted: Mapping[str, Array]
     hidden: Mapping[str, Array]
 
 
+class Batch(flax.struct.PyTreeNode):
+    """Tokens with their training masks, or a part of such a batch."""
+
+    tokens: Tokens
+    visible: Visible  # modality -> [B, T]
+    counted: Visible  # modality -> [B, T], True where the loss counts: a real step of that modality
+    counts: Counts  # of the whole batch, so that the losses of all parts sum to its losses
+    noise: Array | None = None  # [B, K, T, A], standard normal draws of the entropy estimate
+
+    def hidden(self, modality: str) -> Array:
+        """True where a counted token is hidden, [B, T]."""
+        return _hidden(self.visible, self.counted, modality)
+
+
+def _hidden(visible: Visible, counted: Visible, modality: str) -> Array:
+    return counted[modality] & ~visible[modality]
+
+
+def whole_batch(tokens: Tokens, visible: Visible, counted: Visible) -> Batch:
+    """Count the steps that the losses of a batch are averaged over."""
+    sums = {m: (counted[m].sum(), _hidden(visible, counted, m).sum()) for m in counted}
+    totals = ({m: s[i].astype(jnp.float32) for m, s in sums.items()} for i in range(2))
+    return Batch(tokens, visible, counted, Counts(*totals))
+
+
 def make_batch(
-    key: Array,
-    config: PretrainConfig,
-    model: Model,
-    stats: Stats,
-    windows: dataset.Windows,
-    axis: str | None = None,
+    key: Array, config: PretrainConfig, model: Model, stats: Stats, windows: dataset.Windows
 ) -> Batch:
-    """Encode windows, this device's, and draw one training mask for each."""
-    names = [m.name for m in model.config.modalities]
-    keys = jax.random.split(key, windows.valid.shape[0] * accumulation.parts_of(axis))
-    keys = accumulation.own_part(keys, axis)
-    window = model.config.window
+    """Encode windows and draw a training mask for each."""
+    names, window = [m.name for m in model.config.modalities], model.config.window
+    keys = jax.random.split(key, windows.valid.shape[0])
     visible = jax.vmap(lambda k: masks.draw(k, config.masks, window, names))(keys)
     return mask_batch(model, stats, windows, visible)
 
@@ -62,8 +69,8 @@ def mask_batch(model: Model, stats: Stats, windows: dataset.Windows, visible: Vi
     real = {m.name: windows.valid for m in specs}
     counted = masks.hide_missing(real, windows.available)
     encoded = tokens.encode_modalities(specs, stats, windows.values)
-    return Batch(
-        # What is missing may hold anything, NaN too, which would reach the gradient.
+    return whole_batch(
+        # What is missing may hold anything, even NaN, which would reach the gradient.
         tokens={m: _where_counted(counted[m], x) for m, x in encoded.items()},
         visible={m: visible[m] & counted[m] for m in counted},
         counted=counted,
@@ -74,35 +81,49 @@ def _where_counted(counted: Array, encoded: Array) -> Array:
     return jnp.where(counted.reshape(*counted.shape, *[1] * (encoded.ndim - 2)), encoded, 0.0)
 
 
-def count(batch: Batch) -> Counts:
-    """Count the steps of a batch that its losses are averages over."""
-    sums = {m: (batch.counted[m].sum(), batch.hidden(m).sum()) for m in batch.counted}
-    counted, hidden = ({m: s[i].astype(jnp.float32) for m, s in sums.items()} for i in range(2))
-    return Counts(counted, hidden)
-
-
-def draw_noise(
-    key: Array, config: PretrainConfig, model: Model, batch: Batch, axis: str | None = None
-) -> Array | None:
-    """Draw the standard normal noise of the entropy estimate, [B, K, T, A], where there is one."""
+def add_noise(key: Array, config: PretrainConfig, model: Model, batch: Batch) -> Batch:
+    """Draw the noise of the entropy estimate, if the actions have a TanhNormal head."""
     for spec in model.config.modalities:
         if spec.head == "tanh_normal":
-            rows, *shape = batch.tokens[spec.name].shape
-            shape = config.loss.entropy_samples, rows * accumulation.parts_of(axis), *shape
-            noise = jnp.moveaxis(jax.random.normal(key, shape), 0, 1)
-            return accumulation.own_part(noise, axis)
-    return None
+            shape = config.loss.entropy_samples, *batch.tokens[spec.name].shape
+            return batch.replace(noise=jnp.moveaxis(jax.random.normal(key, shape), 0, 1))
+    return batch
+
+
+def loss_and_grads(
+    config: PretrainConfig, model: Model, params: dict, batch: Batch, sigma: Array, key: Array
+) -> tuple[Metrics, dict]:
+    """Compute the metrics of a batch and the gradients of its loss.
+
+    Each device computes its block of rows, in micro-batches, where two windows share one sequence
+    of the encoder if their visible tokens fit.
+
+    Args:
+        config: settings.
+        model: the functions of the model.
+        params: its parameters.
+        batch: the whole batch.
+        sigma: multiplier of the entropy, [].
+        key: of dropout.
+    """
+
+    def of_part(part: Batch, key: Array) -> tuple[Metrics, dict]:
+        def of_params(params: dict, packed: packing.Pairs | None) -> tuple[Array, Metrics]:
+            outputs = model.apply(params, part.tokens, part.visible, key, packed)
+            return loss(config, model, outputs, part, sigma)
+
+        def compute(packed: packing.Pairs | None) -> tuple[Metrics, dict]:
+            grads, metrics = jax.grad(of_params, has_aux=True)(params, packed)
+            return metrics, grads
+
+        return packing.in_pairs_if_they_fit(model.config.modalities, part.visible, compute)
+
+    return accumulation.sum_over_parts(of_part, batch, key, config.micro_batches)
 
 
 def loss(
-    config: PretrainConfig,
-    model: Model,
-    outputs: dict,
-    batch: Batch,
-    sigma: Array,
-    noise: Array | None,
-    whole: Counts | None = None,
-) -> tuple[Array, training.Metrics]:
+    config: PretrainConfig, model: Model, outputs: dict, batch: Batch, sigma: Array
+) -> tuple[Array, Metrics]:
     """Sum the losses of all modalities.
 
     Squared error or cross-entropy on every counted token, visible or hidden (MTM section 3.2);
@@ -112,25 +133,18 @@ def loss(
         config: settings.
         model: what computed `outputs`.
         outputs: predictions for `batch`.
-        batch: targets.
+        batch: targets, and the noise of the entropy estimate.
         sigma: multiplier of the entropy, [].
-        noise: `draw_noise`.
-        whole: counts of the batch that this one is a part of: the losses and metrics of all parts
-            sum to those of the whole.
     """
-    whole = count(batch) if whole is None else whole
     total, metrics = jnp.zeros(()), {}
     for spec in model.config.modalities:
         name = spec.name
-        counted, target, output = batch.counted[name], batch.tokens[name], outputs[name]
         if spec.head == "tanh_normal":
-            hidden, counts = batch.hidden(name), (whole.counted[name], whole.hidden[name])
-            draws = jnp.moveaxis(noise, 1, 0)
-            part, parts = action_loss(config, output, target, counted, hidden, sigma, draws, counts)
+            part, parts = action_loss(config, outputs[name], batch, name, sigma)
             metrics |= parts
         else:
-            error = reconstruction(spec.head, output, target)
-            part = losses.masked_mean(error, counted, whole.counted[name])
+            error = reconstruction(spec.head, outputs[name], batch.tokens[name])
+            part = losses.masked_mean(error, batch.counted[name], batch.counts.counted[name])
         total += part
         metrics[f"train/{name}"] = part
     metrics["train/loss"] = total
@@ -145,25 +159,31 @@ def reconstruction(head: str, output: Array, target: Array) -> Array:
 def action_loss(
     config: PretrainConfig,
     dist: distributions.TanhNormal,
-    actions: Array,  # [B, T, A]
-    counted: Array,  # [B, T]
-    hidden: Array,  # [B, T]
+    batch: Batch,
+    modality: str,
     sigma: Array,
-    noise: Array,  # [K, B, T, A], standard normal draws of the entropy estimate
-    counts: tuple[Array | None, Array | None] = (None, None),  # of the whole, counted and hidden
-) -> tuple[Array, training.Metrics]:
+) -> tuple[Array, Metrics]:
     """M3PC's action loss: likelihood and entropy of hidden actions, error of the visible ones.
 
     The squared error is averaged over all counted steps, as the released code does.
+
+    Args:
+        config: settings.
+        dist: predicted actions, [B, T, A].
+        batch: targets, and the noise of the entropy estimate.
+        modality: whose head is a TanhNormal.
+        sigma: multiplier of the entropy, [].
     """
-    all_counted, all_hidden = counts
+    actions, hidden = batch.tokens[modality], batch.hidden(modality)
+    all_counted, all_hidden = (counts[modality] for counts in batch.counts)
     over_dims = jnp.sum if config.loss.entropy_reduction == "joint" else jnp.mean
     nll = over_dims(losses.negative_log_likelihood(dist, actions), axis=-1)
+    noise = jnp.moveaxis(batch.noise, 1, 0)
     entropy = over_dims(distributions.entropy(dist, noise), axis=-1)
-    error = losses.squared_error(distributions.mode(dist), actions)
+    error = jnp.where(hidden, 0.0, losses.squared_error(distributions.mode(dist), actions))
     mean_nll = losses.masked_mean(nll, hidden, all_hidden)
     mean_entropy = losses.masked_mean(entropy, hidden, all_hidden)
-    mean_error = losses.masked_mean(jnp.where(hidden, 0.0, error), counted, all_counted)
+    mean_error = losses.masked_mean(error, batch.counted[modality], all_counted)
     metrics = {
         "train/nll": mean_nll,
         "train/entropy": mean_entropy,

@@ -1,8 +1,9 @@
-"""The optimiser of the trajectory model."""
+"""The optimiser of the trajectory model, and a step of any optimiser."""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
@@ -11,22 +12,21 @@ from jax import Array
 from mtm_jax.config import OptimConfig
 
 
-def make_schedule(config: OptimConfig, learning_rate: Array | None = None) -> optax.Schedule:
-    """Linear warm-up from zero, then a cosine to zero at `total_steps`.
+def make_schedule(
+    config: OptimConfig, learning_rate: float | Array | None = None
+) -> optax.Schedule:
+    """Linear warm-up from zero to the learning rate, then a cosine to zero at `total_steps`.
 
     Args:
         config: settings.
-        learning_rate: the peak, where it is only known in the compiled program; else `config`'s.
+        learning_rate: where it is not `config`'s, and may be traced; optax's own schedule of this
+            shape takes a number only.
     """
-    if learning_rate is not None:
-        shape = make_schedule(dataclasses.replace(config, learning_rate=1.0))
-        return lambda count: learning_rate * shape(count)
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        decay_steps=max(config.total_steps, config.warmup_steps + 1),
-    )
+    learning_rate = config.learning_rate if learning_rate is None else learning_rate
+    decay_steps = max(config.total_steps, config.warmup_steps + 1) - config.warmup_steps
+    warmup = optax.linear_schedule(0.0, learning_rate, config.warmup_steps)
+    cosine = optax.cosine_decay_schedule(learning_rate, decay_steps)
+    return optax.join_schedules([warmup, cosine], [config.warmup_steps])
 
 
 def decay_mask(params: dict) -> dict:
@@ -38,7 +38,7 @@ def decay_mask(params: dict) -> dict:
 
 
 def make_optimizer(
-    config: OptimConfig, learning_rate: Array | None = None
+    config: OptimConfig, learning_rate: float | Array | None = None
 ) -> optax.GradientTransformation:
     """AdamW with decoupled weight decay on matrices, the schedule, and optional clipping.
 
@@ -55,3 +55,25 @@ def make_optimizer(
     if config.clip_norm > 0:
         return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
     return adamw
+
+
+def descend(
+    loss: Callable[[dict], tuple[Array, Any]],
+    params: dict,
+    opt_state: optax.OptState,
+    optimizer: optax.GradientTransformation,
+) -> tuple[dict, optax.OptState, Array, Any]:
+    """Take one step down a loss.
+
+    Args:
+        loss: params -> (value, auxiliary output).
+        params: parameters.
+        opt_state: of `optimizer`.
+        optimizer: one that does not need the parameters, such as Adam.
+
+    Returns:
+        new parameters, new state of the optimiser, the loss before the step, auxiliary output.
+    """
+    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    updates, opt_state = optimizer.update(grads, opt_state)
+    return optax.apply_updates(params, updates), opt_state, value, aux

@@ -1,14 +1,13 @@
-"""Masked pretraining, MTM (squared errors) and M3PC (action likelihood with bounded entropy).
+"""Masked pretraining: MTM (squared errors) and M3PC (action likelihood with bounded entropy).
 
-One step: draw windows -> encode tokens -> draw a mask per window -> reconstruct -> losses
--> AdamW step on the parameters -> Adam step on the multiplier sigma (TanhNormal head only).
+One step: draw windows -> encode them under random masks -> loss and gradients -> AdamW step on the
+parameters -> Adam step on the multiplier sigma, which bounds the entropy of a TanhNormal head.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import functools
 
 import flax.struct
 import jax
@@ -17,13 +16,9 @@ import optax
 from jax import Array
 
 from mtm_jax.config import PretrainConfig
-from mtm_jax.errors import UserError
-from mtm_jax.models import packing as gathering
 from mtm_jax.models.trajectory_model import Model
-from mtm_jax.training import accumulation, dataset, losses, objective, optim
-from mtm_jax.training import trainer as training
-
-Stats = objective.Stats
+from mtm_jax.training import dataset, losses, objective, optim, sharding
+from mtm_jax.training.program import Metrics, Training
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -37,154 +32,91 @@ class TrainState(flax.struct.PyTreeNode):
     step: Array  # optimiser steps done, [] int32
 
 
-class Varied(NamedTuple):
-    """What trainings of one group may differ in; None: as the configuration says."""
+def make_training(config: PretrainConfig, model: Model, stats: objective.Stats) -> Training:
+    """Describe the training of a model; its data are a `dataset.Dataset` of the model's window.
 
-    learning_rate: Array | None = None
-    entropy_target: Array | None = None
-
-
-def make_trainer(
-    config: PretrainConfig, model: Model, stats: Stats, axis: str | None = None
-) -> training.Trainer:
-    """Build the training program; `run` takes a `dataset.Dataset` made for the model's window.
-
-    Args:
-        config, model, stats: what is trained.
-        axis: of a mesh over which each batch is divided, for `sharding.over_devices`.
+    Runs of one program may differ in the learning rate and the entropy target.
     """
-    step = _make_step(config, model, stats, axis=axis)
-    return training.make_trainer(_make_init(config, model), lambda s, d: step(s, d, Varied()))
-
-
-def make_group_trainer(
-    configs: Sequence[PretrainConfig],
-    model: Model,
-    stats: Stats,
-    axis: str | None = None,
-    members_axis: str | None = None,
-) -> training.Trainer:
-    """Build one program of several trainings; `init` takes their keys, [M].
-
-    Each computes what its own program would, up to rounding.
-
-    Args:
-        configs: of each; they may differ in the learning rate and the entropy target.
-        model, stats: of all.
-        axis: see `make_trainer`.
-        members_axis: of a mesh over which the trainings are divided.
-
-    Raises:
-        UserError: the configurations differ in something else.
-    """
-    first = configs[0]
-    varied = [(c.optim.learning_rate, c.loss.entropy_target) for c in configs]
-    for config, (rate, target) in zip(configs, varied, strict=True):
-        loss = dataclasses.replace(first.loss, entropy_target=target)
-        optim_config = dataclasses.replace(first.optim, learning_rate=rate)
-        if config != dataclasses.replace(first, loss=loss, optim=optim_config):
-            raise UserError(
-                "trainings of one program may differ in the learning rate and the entropy target "
-                f"only, and these differ in more: {first} and {config}"
-            )
-    # What is alike stays a constant of the program.
-    rates, targets = (
-        jnp.asarray(values) if len(set(values)) > 1 else None
-        for values in zip(*varied, strict=True)
+    shared = dataclasses.replace(
+        config,
+        optim=dataclasses.replace(config.optim, learning_rate=1.0),
+        loss=dataclasses.replace(config.loss, entropy_target=0.0),
     )
-    step = _make_step(first, model, stats, training.GROUP, axis)
-    varied = Varied(rates, targets)
-    return training.make_group_trainer(_make_init(first, model), step, varied, members_axis)
+    return Training(
+        init=functools.partial(init, config, model),
+        step=functools.partial(step, shared, model, stats),
+        settings=(config.optim.learning_rate, config.loss.entropy_target),
+        shared=shared,
+    )
 
 
-def _make_init(config: PretrainConfig, model: Model) -> Callable[[Array], TrainState]:
-    optimizer = optim.make_optimizer(config.optim)
-    sigma_optimizer = optax.adam(config.loss.sigma_learning_rate)
-
-    def init(key: Array) -> TrainState:
-        init_key, run_key = jax.random.split(key)
-        params = model.init(init_key)
-        log_sigma = jnp.log(jnp.asarray(config.loss.initial_sigma))
-        return TrainState(
-            params=params,
-            opt_state=optimizer.init(params),
-            log_sigma=log_sigma,
-            sigma_opt_state=sigma_optimizer.init(log_sigma),
-            key=run_key,
-            step=jnp.zeros((), jnp.int32),
-        )
-
-    return init
+def init(config: PretrainConfig, model: Model, key: Array) -> TrainState:
+    """Draw initial parameters."""
+    init_key, run_key = jax.random.split(key)
+    params = model.init(init_key)
+    log_sigma = jnp.log(jnp.asarray(config.loss.initial_sigma))
+    return TrainState(
+        params=params,
+        opt_state=optim.make_optimizer(config.optim).init(params),
+        log_sigma=log_sigma,
+        sigma_opt_state=optax.adam(config.loss.sigma_learning_rate).init(log_sigma),
+        key=run_key,
+        step=jnp.zeros((), jnp.int32),
+    )
 
 
-def _make_step(
+def step(
     config: PretrainConfig,
     model: Model,
-    stats: Stats,
-    group: str | None = None,
-    axis: str | None = None,
-) -> training.GroupStepFn:
-    sigma_optimizer = optax.adam(config.loss.sigma_learning_rate)
+    stats: objective.Stats,
+    state: TrainState,
+    data: dataset.Dataset,
+    learning_rate: float | Array,
+    entropy_target: float | Array,
+) -> tuple[TrainState, Metrics]:
+    """Take one step; `learning_rate` and `entropy_target` stand for those of `config`."""
+    window_key, mask_key, dropout_key, noise_key = step_keys(state)
+    windows = dataset.sample_windows(window_key, data, config.batch_size, model.config.window)
+    batch = objective.make_batch(mask_key, config, model, stats, sharding.divide(windows))
+    batch = objective.add_noise(noise_key, config, model, batch)
 
-    def step(
-        state: TrainState, data: dataset.Dataset, varied: Varied
-    ) -> tuple[TrainState, training.Metrics]:
-        window_key, mask_key, dropout_key, noise_key = step_keys(state)
-        index = dataset.draw_windows(window_key, data, config.batch_size)
-        index = accumulation.own_part(index, axis)
-        windows = dataset.take_windows(data, index, model.config.window)
-        batch = objective.make_batch(mask_key, config, model, stats, windows, axis)
+    metrics, grads = objective.loss_and_grads(
+        config, model, state.params, batch, entropy_multiplier(config, state), dropout_key
+    )
+    metrics["train/gradient_norm"] = optax.global_norm(grads)
 
-        sigma = jnp.exp(state.log_sigma) if config.loss.entropy_constraint else jnp.zeros(())
-        noise = objective.draw_noise(noise_key, config, model, batch, axis)
-        whole = accumulation.sum_over(objective.count(batch), axis)
+    optimizer = optim.make_optimizer(config.optim, learning_rate)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    state = state.replace(params=params, opt_state=opt_state, step=state.step + 1)
+    if "train/entropy" in metrics and config.loss.entropy_constraint:
+        any_hidden = batch.counts.hidden["actions"] > 0
+        state = dual_step(config, state, metrics["train/entropy"], entropy_target, any_hidden)
+        metrics["train/sigma"] = jnp.exp(state.log_sigma)
+    return state, metrics
 
-        def gradients(part: tuple[objective.Batch, Array | None], key: Array) -> tuple[dict, dict]:
-            batch, noise = part
 
-            def compute(pairs: gathering.Pairs | None) -> tuple[dict, training.Metrics]:
-                def total(params: dict) -> tuple[Array, training.Metrics]:
-                    outputs = model.apply(params, batch.tokens, batch.visible, key, pairs)
-                    return objective.loss(config, model, outputs, batch, sigma, noise, whole)
+def entropy_multiplier(config: PretrainConfig, state: TrainState) -> Array:
+    """Give sigma of M3PC equation 2, []."""
+    return jnp.exp(state.log_sigma) if config.loss.entropy_constraint else jnp.zeros(())
 
-                return jax.grad(total, has_aux=True)(state.params)
 
-            return gathering.in_pairs_if_they_fit(
-                model.config.modalities, batch.visible, compute, group
-            )
-
-        dropout_key = accumulation.own_key(dropout_key, axis)
-        parts = accumulation.over_parts(
-            gradients, (batch, noise), dropout_key, config.micro_batches
-        )
-        grads, metrics = accumulation.sum_over(parts, axis)
-        optimizer = optim.make_optimizer(config.optim, varied.learning_rate)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics["train/gradient_norm"] = optax.global_norm(grads)
-        state = state.replace(
-            params=optax.apply_updates(state.params, updates), opt_state=opt_state
-        )
-        if "train/entropy" in metrics and config.loss.entropy_constraint:
-            target = varied.entropy_target
-            target = config.loss.entropy_target if target is None else target
-            known = whole.hidden["actions"] > 0
-            state = dual_step(state, metrics["train/entropy"], target, known)
-            metrics["train/sigma"] = jnp.exp(state.log_sigma)
-        return state.replace(step=state.step + 1), metrics
-
-    def dual_step(
-        state: TrainState, entropy: Array, target: Array | float, known: Array
-    ) -> TrainState:
-        """Move sigma where the entropy is known: without a hidden action there is none."""
-        grad = jax.grad(losses.dual_loss)(state.log_sigma, entropy, target)
-        update, opt_state = sigma_optimizer.update(grad, state.sigma_opt_state)
-        new, old = (state.log_sigma + update, opt_state), (state.log_sigma, state.sigma_opt_state)
-        log_sigma, opt_state = jax.tree.map(lambda n, o: jnp.where(known, n, o), new, old)
-        return state.replace(log_sigma=log_sigma, sigma_opt_state=opt_state)
-
-    return step
+def dual_step(
+    config: PretrainConfig,
+    state: TrainState,
+    entropy: Array,
+    target: float | Array,
+    any_hidden: Array,
+) -> TrainState:
+    """Move sigma; a batch without a hidden action has no entropy, and leaves sigma as it is."""
+    optimizer = optax.adam(config.loss.sigma_learning_rate)
+    grad = jax.grad(losses.dual_loss)(state.log_sigma, entropy, target)
+    update, opt_state = optimizer.update(grad, state.sigma_opt_state)
+    new, old = (state.log_sigma + update, opt_state), (state.log_sigma, state.sigma_opt_state)
+    log_sigma, opt_state = jax.tree.map(lambda n, o: jnp.where(any_hidden, n, o), new, old)
+    return state.replace(log_sigma=log_sigma, sigma_opt_state=opt_state)
 
 
 def step_keys(state: TrainState) -> Array:
-    """Draw the keys of the next step: of windows, masks, dropout and entropy, [4]."""
+    """Derive the keys of the next step: of windows, masks, dropout and noise, [4]."""
     return jax.random.split(jax.random.fold_in(state.key, state.step), 4)

@@ -7,6 +7,7 @@ SAC's update -> predictor step.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import flax.struct
@@ -18,8 +19,8 @@ from jax import Array
 
 from mtm_jax.config import RNDConfig, SACConfig
 from mtm_jax.models import networks
-from mtm_jax.training import sac
-from mtm_jax.training import trainer as training
+from mtm_jax.training import optim, sac
+from mtm_jax.training.program import Metrics, Training
 
 # Lifts the initial scale of our layers, U(+-1/sqrt(fan_in)), to He's, so that the fixed network
 # keeps the size of its input; a smaller one is nearly linear and soon learnt everywhere.
@@ -66,12 +67,12 @@ class RNDState(flax.struct.PyTreeNode):
         return self.sac.step
 
 
-class Program(NamedTuple):
-    """What an update needs besides its state and data."""
+class RND(NamedTuple):
+    """What an update needs besides state and data."""
 
     config: RNDConfig
     network: networks.MLP  # of both predictor and target
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformation  # of the predictor
 
     def errors(self, params: dict, state: RNDState, obs: Array) -> Array:
         """Mean squared error of a predictor on each observation: [n, S] -> [n]."""
@@ -81,54 +82,51 @@ class Program(NamedTuple):
         return jnp.mean((self.network.apply({"params": params}, scaled) - expected) ** 2, axis=-1)
 
 
-def make_program(config: RNDConfig) -> Program:
-    """Build predictor, target and the predictor's optimiser."""
+def make_rnd(config: RNDConfig) -> RND:
+    """Build the network of predictor and target, and the predictor's optimiser."""
     network = networks.MLP((*config.hidden, config.features))
-    return Program(config, network, optax.adam(config.learning_rate))
+    return RND(config, network, optax.adam(config.learning_rate))
 
 
-def make_trainer(
+def make_training(
     sac_config: SACConfig, config: RNDConfig, obs_dim: int, action_dim: int
-) -> training.Trainer:
-    """Build the program for one environment's dimensions; `run` takes a `sac.Replay`.
+) -> Training:
+    """Describe the training in one environment; its data are a `sac.Replay`.
 
     The rewards in the replay buffer are not used.
     """
-    program = make_program(config)
-    sac_networks = sac.make_networks(sac_config, action_dim)
-    optimizer = sac.make_optimizer(sac_config)
-
-    def init(key: Array) -> RNDState:
-        sac_key, rnd_key = jax.random.split(key)
-        inner = sac.init_state(sac_key, sac_networks, optimizer, obs_dim, action_dim)
-        return init_state(rnd_key, program, inner, obs_dim)
-
-    def step(state: RNDState, replay: sac.Replay) -> tuple[RNDState, training.Metrics]:
-        keys = jax.random.split(jax.random.fold_in(state.sac.key, state.sac.step), 3)
-        batch = sac.sample(keys[0], replay, sac_config.batch_size)
-        state, batch, metrics = reward_step(state, program, batch)
-        inner, sac_metrics = sac.update(
-            state.sac, sac_config, sac_networks, optimizer, batch, keys[1:]
-        )
-        return state.replace(sac=inner), metrics | sac_metrics
-
-    return training.make_trainer(init, step)
+    algorithm, explorer = make_rnd(config), sac.make_sac(sac_config, action_dim)
+    init = functools.partial(init_state, algorithm=algorithm, explorer=explorer, obs_dim=obs_dim)
+    shared = sac_config, config
+    return Training(init, functools.partial(step, algorithm, explorer), shared=shared)
 
 
-def init_state(key: Array, program: Program, inner: sac.SACState, obs_dim: int) -> RNDState:
-    """Draw predictor and target around the state of SAC."""
-    predictor_key, target_key = jax.random.split(key)
+def init_state(key: Array, algorithm: RND, explorer: sac.SAC, obs_dim: int) -> RNDState:
+    """Draw predictor, target and the state of SAC."""
+    sac_key, rnd_key = jax.random.split(key)
+    predictor_key, target_key = jax.random.split(rnd_key)
     obs = jnp.zeros((1, obs_dim))
-    predictor = program.network.init(predictor_key, obs)["params"]
-    target = program.network.init(target_key, obs)["params"]
+    predictor = algorithm.network.init(predictor_key, obs)["params"]
+    target = algorithm.network.init(target_key, obs)["params"]
     return RNDState(
-        sac=inner,
+        sac=sac.init_state(sac_key, explorer, obs_dim),
         predictor=predictor,
         target=jax.tree.map(lambda x: _TARGET_SCALE * x, target),
-        predictor_opt=program.optimizer.init(predictor),
+        predictor_opt=algorithm.optimizer.init(predictor),
         obs_moments=zero_moments((obs_dim,)),
         error_moments=zero_moments(()),
     )
+
+
+def step(
+    algorithm: RND, explorer: sac.SAC, state: RNDState, replay: sac.Replay
+) -> tuple[RNDState, Metrics]:
+    """Draw a batch, reward it and update SAC on it."""
+    sample_key, *update_keys = sac.step_keys(state.sac)
+    batch = sac.sample(sample_key, replay, explorer.config.batch_size)
+    state, batch, metrics = reward_step(state, algorithm, batch)
+    inner, sac_metrics = sac.update(state.sac, explorer, batch, update_keys)
+    return state.replace(sac=inner), metrics | sac_metrics
 
 
 def zero_moments(shape: tuple[int, ...]) -> Moments:
@@ -146,24 +144,21 @@ def update_moments(moments: Moments, values: Array, rate: float) -> Moments:
 
 
 def reward_step(
-    state: RNDState, program: Program, batch: sac.Transitions
-) -> tuple[RNDState, sac.Transitions, training.Metrics]:
+    state: RNDState, algorithm: RND, batch: sac.Transitions
+) -> tuple[RNDState, sac.Transitions, Metrics]:
     """Replace the rewards of a batch by the predictor's errors, then move the predictor."""
-    rate = program.config.running_rate
+    rate = algorithm.config.running_rate
     state = state.replace(obs_moments=update_moments(state.obs_moments, batch.next_obs, rate))
 
     def loss(params: dict) -> tuple[Array, Array]:
-        errors = program.errors(params, state, batch.next_obs)
+        errors = algorithm.errors(params, state, batch.next_obs)
         return errors.mean(), errors
 
-    (mean, errors), grads = jax.value_and_grad(loss, has_aux=True)(state.predictor)
-    updates, predictor_opt = program.optimizer.update(grads, state.predictor_opt)
+    predictor, predictor_opt, mean, errors = optim.descend(
+        loss, state.predictor, state.predictor_opt, algorithm.optimizer
+    )
     moments = update_moments(state.error_moments, errors, rate)
     rewards = errors / moments.std
-    state = state.replace(
-        predictor=optax.apply_updates(state.predictor, updates),
-        predictor_opt=predictor_opt,
-        error_moments=moments,
-    )
+    state = state.replace(predictor=predictor, predictor_opt=predictor_opt, error_moments=moments)
     metrics = {"rnd/error": mean, "rnd/reward": rewards.mean(), "rnd/reward_max": rewards.max()}
     return state, batch.replace(rewards=rewards), metrics

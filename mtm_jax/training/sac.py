@@ -8,6 +8,7 @@ The replay buffer lives on the device; the environment does not (`experiments/be
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.struct
@@ -19,8 +20,9 @@ from jax import Array
 from mtm_jax import distributions
 from mtm_jax.config import SACConfig
 from mtm_jax.models import critics
-from mtm_jax.training import trainer as training
+from mtm_jax.training import optim
 from mtm_jax.training.dataset import Transitions
+from mtm_jax.training.program import Metrics, Training
 
 
 class Replay(flax.struct.PyTreeNode):
@@ -45,11 +47,13 @@ class SACState(flax.struct.PyTreeNode):
     step: Array  # updates done
 
 
-class Networks(NamedTuple):
-    """Actor and critic, without their parameters."""
+class SAC(NamedTuple):
+    """What an update needs besides state and data."""
 
+    config: SACConfig
     actor: critics.TanhNormalActor
-    critic: critics.Q
+    critic: critics.Q  # of two members
+    optimizer: optax.GradientTransformation  # of actor, critic and temperature
 
     def act(self, params: dict, obs: Array, key: Array) -> tuple[Array, Array]:
         """Draw actions, [n, A], and their joint log densities, [n]."""
@@ -90,26 +94,17 @@ def sample(key: Array, replay: Replay, batch_size: int) -> Transitions:
     return jax.tree.map(lambda x: x[rows], replay.ring)
 
 
-def make_trainer(config: SACConfig, obs_dim: int, action_dim: int) -> training.Trainer:
-    """Build the program for one environment's dimensions; `run` takes a `Replay`."""
-    networks = make_networks(config, action_dim)
-    optimizer = make_optimizer(config)
-
-    def init(key: Array) -> SACState:
-        return init_state(key, networks, optimizer, obs_dim, action_dim)
-
-    def step(state: SACState, replay: Replay) -> tuple[SACState, training.Metrics]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        batch = sample(keys[0], replay, config.batch_size)
-        return update(state, config, networks, optimizer, batch, keys[1:])
-
-    return training.make_trainer(init, step)
+def make_training(config: SACConfig, obs_dim: int, action_dim: int) -> Training:
+    """Describe the training in one environment; its data are a `Replay`."""
+    algorithm = make_sac(config, action_dim)
+    init = functools.partial(init_state, algorithm=algorithm, obs_dim=obs_dim)
+    return Training(init, functools.partial(step, algorithm), shared=config)
 
 
-def make_networks(config: SACConfig, action_dim: int) -> Networks:
-    """Build the actor and the twin critic."""
+def make_sac(config: SACConfig, action_dim: int) -> SAC:
+    """Build actor, twin critic and optimiser."""
     actor = critics.TanhNormalActor(action_dim, config.hidden)
-    return Networks(actor, critics.Q(config.hidden, members=2))
+    return SAC(config, actor, critics.Q(config.hidden, members=2), make_optimizer(config))
 
 
 def make_optimizer(config: SACConfig) -> optax.GradientTransformation:
@@ -122,18 +117,12 @@ def make_optimizer(config: SACConfig) -> optax.GradientTransformation:
     return optax.adam(optax.join_schedules([constant, decay], [start]))
 
 
-def init_state(
-    key: Array,
-    networks: Networks,
-    optimizer: optax.GradientTransformation,
-    obs_dim: int,
-    action_dim: int,
-) -> SACState:
+def init_state(key: Array, algorithm: SAC, obs_dim: int) -> SACState:
     """Draw initial parameters; averages start at them, the temperature at one."""
     actor_key, critic_key, run_key = jax.random.split(key, 3)
-    obs, action = jnp.zeros((1, obs_dim)), jnp.zeros((1, action_dim))
-    actor = networks.actor.init(actor_key, obs)["params"]
-    critic = networks.critic.init(critic_key, obs, action)["params"]
+    obs, action = jnp.zeros((1, obs_dim)), jnp.zeros((1, algorithm.actor.action_dim))
+    actor = algorithm.actor.init(actor_key, obs)["params"]
+    critic = algorithm.critic.init(critic_key, obs, action)["params"]
     log_alpha = jnp.zeros(())
     return SACState(
         actor=actor,
@@ -141,26 +130,34 @@ def init_state(
         critic=critic,
         target_critic=jax.tree.map(jnp.copy, critic),
         log_alpha=log_alpha,
-        actor_opt=optimizer.init(actor),
-        critic_opt=optimizer.init(critic),
-        alpha_opt=optimizer.init(log_alpha),
+        actor_opt=algorithm.optimizer.init(actor),
+        critic_opt=algorithm.optimizer.init(critic),
+        alpha_opt=algorithm.optimizer.init(log_alpha),
         key=run_key,
         step=jnp.zeros((), jnp.int32),
     )
 
 
+def step(algorithm: SAC, state: SACState, replay: Replay) -> tuple[SACState, Metrics]:
+    """Draw a batch and update on it."""
+    sample_key, *update_keys = step_keys(state)
+    batch = sample(sample_key, replay, algorithm.config.batch_size)
+    return update(state, algorithm, batch, update_keys)
+
+
+def step_keys(state: SACState) -> Array:
+    """Derive the keys of the next step: of the batch, the critic's and the actor's actions, [3]."""
+    return jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+
+
 def update(
-    state: SACState,
-    config: SACConfig,
-    networks: Networks,
-    optimizer: optax.GradientTransformation,
-    batch: Transitions,
-    keys: Array,
-) -> tuple[SACState, training.Metrics]:
+    state: SACState, algorithm: SAC, batch: Transitions, keys: Sequence[Array]
+) -> tuple[SACState, Metrics]:
     """Update critic, actor, temperature and averages on one batch; two keys."""
-    state, q_loss = critic_step(state, config, networks, optimizer, batch, keys[0])
-    state, pi_loss, entropy = actor_step(state, config, networks, optimizer, batch, keys[1])
-    target_entropy = -config.target_entropy_per_dim * networks.actor.action_dim
+    config, optimizer = algorithm.config, algorithm.optimizer
+    state, q_loss = critic_step(state, algorithm, batch, keys[0])
+    state, pi_loss, entropy = actor_step(state, algorithm, batch, keys[1])
+    target_entropy = -config.target_entropy_per_dim * algorithm.actor.action_dim
     alpha_grad = jnp.exp(state.log_alpha) * (entropy - target_entropy)
     alpha_update, alpha_opt = optimizer.update(alpha_grad, state.alpha_opt)
     state = state.replace(
@@ -179,59 +176,45 @@ def update(
 
 
 def critic_step(
-    state: SACState,
-    config: SACConfig,
-    networks: Networks,
-    optimizer: optax.GradientTransformation,
-    batch: Transitions,
-    key: Array,
+    state: SACState, algorithm: SAC, batch: Transitions, key: Array
 ) -> tuple[SACState, Array]:
     """Move both critics towards the target; return their loss too."""
-    gradient = jax.value_and_grad(critic_loss)
-    loss, grads = gradient(state.critic, networks, state, batch, key, config.discount)
-    updates, critic_opt = optimizer.update(grads, state.critic_opt)
-    critic = optax.apply_updates(state.critic, updates)
+    critic, critic_opt, loss, _ = optim.descend(
+        lambda params: (critic_loss(params, algorithm, state, batch, key), None),
+        *(state.critic, state.critic_opt, algorithm.optimizer),
+    )
     return state.replace(critic=critic, critic_opt=critic_opt), loss
 
 
 def critic_loss(
-    params: dict,
-    networks: Networks,
-    state: SACState,
-    batch: Transitions,
-    key: Array,
-    discount: float,
+    params: dict, algorithm: SAC, state: SACState, batch: Transitions, key: Array
 ) -> Array:
     """Squared error of both critics against r + discount * soft value, terminals without one."""
-    next_action, next_log_prob = networks.act(state.actor, batch.next_obs, key)
-    next_q = networks.q_values(state.target_critic, batch.next_obs, next_action).min(0)
+    next_action, next_log_prob = algorithm.act(state.actor, batch.next_obs, key)
+    next_q = algorithm.q_values(state.target_critic, batch.next_obs, next_action).min(0)
     next_v = next_q - jnp.exp(state.log_alpha) * next_log_prob
-    target = batch.rewards + discount * (1.0 - batch.terminals) * next_v
-    error = networks.q_values(params, batch.obs, batch.actions) - jax.lax.stop_gradient(target)
+    target = batch.rewards + algorithm.config.discount * (1.0 - batch.terminals) * next_v
+    error = algorithm.q_values(params, batch.obs, batch.actions) - jax.lax.stop_gradient(target)
     return jnp.mean(jnp.sum(error**2, axis=0))
 
 
 def actor_step(
-    state: SACState,
-    config: SACConfig,
-    networks: Networks,
-    optimizer: optax.GradientTransformation,
-    batch: Transitions,
-    key: Array,
+    state: SACState, algorithm: SAC, batch: Transitions, key: Array
 ) -> tuple[SACState, Array, Array]:
-    """Move the actor and its average; return its loss and the entropy it had."""
-    gradient = jax.value_and_grad(actor_loss, has_aux=True)
-    (loss, entropy), grads = gradient(state.actor, networks, state, batch, key)
-    updates, actor_opt = optimizer.update(grads, state.actor_opt)
-    actor = optax.apply_updates(state.actor, updates)
-    average = optax.incremental_update(actor, state.actor_average, config.actor_average)
+    """Move the actor and its average; return its loss and its entropy, both before the step."""
+    actor, actor_opt, loss, entropy = optim.descend(
+        lambda params: actor_loss(params, algorithm, state, batch, key),
+        *(state.actor, state.actor_opt, algorithm.optimizer),
+    )
+    step_size = algorithm.config.actor_average
+    average = optax.incremental_update(actor, state.actor_average, step_size)
     return state.replace(actor=actor, actor_average=average, actor_opt=actor_opt), loss, entropy
 
 
 def actor_loss(
-    params: dict, networks: Networks, state: SACState, batch: Transitions, key: Array
+    params: dict, algorithm: SAC, state: SACState, batch: Transitions, key: Array
 ) -> tuple[Array, Array]:
     """Mean of alpha * log density - value, and the entropy."""
-    action, log_prob = networks.act(params, batch.obs, key)
-    q = networks.q_values(state.critic, batch.obs, action).min(0)
+    action, log_prob = algorithm.act(params, batch.obs, key)
+    q = algorithm.q_values(state.critic, batch.obs, action).min(0)
     return jnp.mean(jnp.exp(state.log_alpha) * log_prob - q), -jnp.mean(log_prob)

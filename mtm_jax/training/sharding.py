@@ -1,19 +1,17 @@
 """Training on several devices and hosts: one mesh, and the same program on each of its devices.
 
-A mesh has two axes. Over `DATA` every batch is divided, over `SEED` the trainings of a group. Data
-are whole on every device; each draws the same batch, computes its block of rows, and sums gradients
-with the others, so that no window's tokens leave their device.
+A mesh has two axes. Over `DATA` every batch is divided, over `SEED` the runs of a group. The data
+set is replicated; each device computes a block of the rows of every batch, and XLA sums gradients
+over the devices.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -21,7 +19,6 @@ from jax.sharding import PartitionSpec as P
 
 from mtm_jax.config import PretrainConfig
 from mtm_jax.errors import UserError
-from mtm_jax.training import trainer as training
 
 T = TypeVar("T")
 
@@ -51,38 +48,37 @@ def make_mesh(config: PretrainConfig, members: int = 1) -> Mesh | None:
     return jax.make_mesh((seeds, count // seeds), (SEED, DATA), axis_types=(AxisType.Auto,) * 2)
 
 
-def over_devices(
-    make: Callable[[str | None], training.Trainer], mesh: Mesh | None
-) -> training.Trainer:
-    """Build a trainer whose batches are divided over a mesh; `make` takes the axis."""
-    return make(None) if mesh is None else _mapped(make(DATA), mesh, P())
+def jit(function: Callable, mesh: Mesh | None, placement: P, **options: Any) -> Callable:
+    """Compile a function for all devices of a mesh, or for the only device.
+
+    Args:
+        function: sees the mesh in `split_batch`.
+        mesh: of `make_mesh`.
+        placement: of what the function returns.
+        options: of `jax.jit`.
+    """
+    if mesh is None:
+        return jax.jit(function, **options)
+    compiled = jax.jit(function, out_shardings=NamedSharding(mesh, placement), **options)
+
+    def call(*args: Any) -> Any:
+        with jax.set_mesh(mesh):
+            return compiled(*args)
+
+    return call
 
 
-def group_over_devices(
-    make: Callable[[str | None, str | None], training.Trainer], mesh: Mesh | None
-) -> training.Trainer:
-    """Build the trainer of a group; `make` takes the axes of batches and of trainings."""
-    return make(None, None) if mesh is None else _mapped(make(DATA, SEED), mesh, P(SEED))
+def batch_shards() -> int:
+    """Count the devices that a batch is divided over, in the program that is being compiled."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.shape[DATA]
 
 
-def _mapped(trainer: training.Trainer, mesh: Mesh, states: P) -> training.Trainer:
-    """Run a trainer on every device; what it returns is the same on all that share a state."""
-    everywhere = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
-
-    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
-    def run(state: Any, data: Any, length: int) -> tuple[Any, training.Metrics]:
-        def steps(state: Any, data: Any) -> tuple[Any, training.Metrics]:
-            return trainer.run(state, data, length)
-
-        return everywhere(steps, in_specs=(states, P()), out_specs=states)(state, data)
-
-    @jax.jit
-    def locate(state: Any, data: Any, limit: int) -> training.Located:
-        steps = everywhere(trainer.locate, in_specs=(states, P(), P()), out_specs=states)
-        return steps(state, data, jnp.asarray(limit))
-
-    init = jax.jit(trainer.init, out_shardings=NamedSharding(mesh, states))
-    return training.Trainer(init, run, locate)
+def divide(tree: Any) -> Any:
+    """Divide the leading axis of every array over the devices of `batch_shards`."""
+    if batch_shards() == 1:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, P(DATA))
 
 
 def distribute(states: Any, mesh: Mesh | None, group: bool) -> Any:

@@ -11,12 +11,12 @@ from mtm_jax import distributions, masks
 from mtm_jax.config import PretrainConfig
 from mtm_jax.models.trajectory_model import Model
 from mtm_jax.training import dataset, losses, objective
-from mtm_jax.training import trainer as training
+from mtm_jax.training.program import Metrics
 
 
 def make_validation(
     config: PretrainConfig, model: Model, stats: objective.Stats
-) -> Callable[[dict, dataset.Dataset, Array], training.Metrics]:
+) -> Callable[[dict, dataset.Dataset, Array], Metrics]:
     """Build `validate(params, data, key)`: errors of hidden tokens on held-out windows.
 
     Keys are `valid/<pattern>/<modality>`, for the training mixture ("train_masks") every modality,
@@ -32,7 +32,7 @@ def make_validation(
         return objective.mask_batch(model, stats, windows, visible)
 
     @jax.jit
-    def validate(params: dict, data: dataset.Dataset, key: Array) -> training.Metrics:
+    def validate(params: dict, data: dataset.Dataset, key: Array) -> Metrics:
         window_key, mask_key = jax.random.split(key)
         windows = dataset.sample_windows(window_key, data, config.batch_size, window)
         training_batch = objective.make_batch(mask_key, config, model, stats, windows)
@@ -48,7 +48,7 @@ def make_validation(
 
 def hidden_errors(
     model: Model, params: dict, batch: objective.Batch, names: tuple[str, ...], prefix: str
-) -> training.Metrics:
+) -> Metrics:
     """Mean reconstruction error over hidden tokens of the named modalities."""
     outputs = model.apply(params, batch.tokens, batch.visible)
     metrics = {}

@@ -164,4 +164,4 @@ def test_the_explorer_is_configured_by_its_name():
         behaviours_config.get_config("ant")
     config.reward = "fun"
     with pytest.raises(UserError, match="unknown reward 'fun'; choose environment or rnd"):
-        behaviours.make_trainer(config, RUN)
+        behaviours.make_training(config, RUN)

@@ -9,7 +9,7 @@ import pytest
 from configs import behaviours as behaviours_config
 from experiments import behaviours
 from experiments.runtime import runs
-from experiments.training import behaviour_store, environments
+from experiments.training import behaviour_store, behaviour_trainer, environments
 from mtm_jax.config import SACConfig
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
@@ -18,7 +18,7 @@ from mtm_jax.training import sac
 
 HOPPER = registry.ENVS["hopper"]
 CAPACITY = 70
-PHASE = behaviours.Phase(rounds=10, steps=20, updates=0)
+PHASE = 20  # steps of two environments
 
 
 def settings(**changes):
@@ -32,10 +32,8 @@ def settings(**changes):
 @pytest.fixture(scope="module")
 def learner():
     config = SACConfig(total_updates=10, hidden=(8, 8))
-    networks = sac.make_networks(config, HOPPER.action_dim)
-    optimizer = sac.make_optimizer(config)
-    key = jax.random.key(0)
-    return sac.init_state(key, networks, optimizer, HOPPER.obs_dim, HOPPER.action_dim)
+    algorithm = sac.make_sac(config, HOPPER.action_dim)
+    return sac.init_state(jax.random.key(0), algorithm, HOPPER.obs_dim)
 
 
 def fresh(learner):
@@ -49,7 +47,7 @@ def fresh(learner):
 
 def advance(training, phases):
     for _ in range(phases):
-        behaviours.collect(settings(), training, PHASE)
+        behaviour_trainer.collect(training, PHASE, random=True)
     return training
 
 
@@ -118,7 +116,7 @@ def test_the_latest_observations_are_read_oldest_first(held, learner):
         advance(again, 1)
         slots = np.arange(before, before + 20) % CAPACITY
         seen.append(np.asarray(again.replay.ring.obs)[slots])
-    found = behaviours.latest(settings(), training.replay)
+    found = behaviour_trainer.latest(training.replay, behaviour_trainer.snapshot_steps(settings()))
     np.testing.assert_array_equal(found, np.concatenate(seen))
 
 
@@ -129,8 +127,8 @@ def test_simulators_that_go_wrong_stop_the_run(learner, monkeypatch):
         batch = run(*args)
         return dataclasses.replace(batch, rewards=np.where(np.arange(20) == 7, np.nan, 0.0))
 
-    run = behaviours.run_environments
-    monkeypatch.setattr(behaviours, "run_environments", broken)
+    run = behaviour_trainer.run_environments
+    monkeypatch.setattr(behaviour_trainer, "run_environments", broken)
     with pytest.raises(UserError, match="simulators went wrong after step 20: rows 7 of its batch"):
         advance(training, 1)
 

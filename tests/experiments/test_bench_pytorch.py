@@ -92,11 +92,11 @@ def test_losses_equal_ours_where_nothing_is_drawn(peer, params, windows):
         total, _ = torch_training.loss(settings.loss, outputs, as_torch(windows), seen, zero)
     shown = {m: jnp.broadcast_to(x, (3, 8)) for m, x in visible.items()}
     everything = {m: jnp.ones((3, 8), bool) for m in NAMES}
-    batch = objective.Batch(windows, shown, everything)
+    batch = objective.whole_batch(windows, shown, everything)
     network = model.make_model(CONFIG)
     ours = network.apply(params, windows, shown)
-    noise = objective.draw_noise(jax.random.key(0), settings, network, batch)
-    expected, _ = objective.loss(settings, network, ours, batch, jnp.zeros(()), noise)
+    batch = objective.add_noise(jax.random.key(0), settings, network, batch)
+    expected, _ = objective.loss(settings, network, ours, batch, jnp.zeros(()))
     assert float(total) == pytest.approx(float(expected), rel=1e-5)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import evaluate, pretrain
 from experiments.runtime import cli
-from experiments.training import pretrain_run
+from experiments.training import loop, pretrain_run
 from mtm_jax.agents import agent as agent_lib
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
@@ -167,7 +167,7 @@ def test_checkpoints_are_scored_by_the_metric_that_is_named(tiny_config, tmp_pat
         pretrain_run.score_of(row, tiny_config(tmp_path, "keep_best=1", "keep_metric=valid/x"))
 
 
-def test_a_metric_that_is_not_measured_is_refused_after_the_first_call(tiny_config, tmp_path):
+def test_a_metric_that_is_not_measured_is_refused_before_training(tiny_config, tmp_path):
     config = tiny_config(tmp_path / "run", "keep_best=1", "keep_metric=valid/x")
     with pytest.raises(UserError, match="no metric 'valid/x'.*train/loss.*valid/train_masks/act"):
         pretrain.main(config)
@@ -235,10 +235,19 @@ def test_evaluation_needs_a_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("step", "length", "due"), [(10, 5, True), (12, 5, True), (9, 5, False), (15, 5, False)]
+    ("step", "log", "save", "validate"),
+    [
+        *((10, True, False, False), (12, True, False, False), (9, False, False, False)),
+        *((20, True, True, True), (30, True, False, True), (98, False, False, True)),
+        *((100, True, True, True), (97, False, False, False)),
+    ],
 )
-def test_an_interval_is_due_when_a_multiple_is_passed(step, length, due):
-    assert pretrain.due(step, length, 10) == due
+def test_an_interval_is_due_when_a_multiple_is_passed_and_at_the_end(step, log, save, validate):
+    schedule = loop.Schedule(total=100, call=5, log=10, save=20, validate=14)
+    assert schedule.due(step, length=5) == loop.Due(log, validate, save)
+    never = schedule._replace(validate=None)
+    assert never.due(step, length=5) == loop.Due(log, False, save)
+    assert never._replace(validate_saves=True).due(step, length=5) == loop.Due(log, save, save)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from mtm_jax.config import MaskConfig, ModelConfig, PretrainConfig
 from mtm_jax.models import layout
 from mtm_jax.models import packing as gathering
 from mtm_jax.models import trajectory_model as model
-from mtm_jax.training import dataset, pretrain
+from mtm_jax.training import dataset, pretrain, program
 from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
 
 WINDOW, BATCH = 4, 64
@@ -169,8 +169,9 @@ def test_training_moves_every_visible_token_there_and_back(monkeypatch):
         network = model.make_model(config.model)._replace(
             init=lambda key: {"scale": jnp.ones(())}, apply=apply
         )
-        trainer = pretrain.make_trainer(config, network, dataset.compute_stats(data))
-        return trainer.run(trainer.init(jax.random.key(0)), data, 3)[1]
+        training = pretrain.make_training(config, network, dataset.compute_stats(data))
+        compiled = program.make_program(training)
+        return compiled.run(compiled.init(jax.random.key(0)), data, 3)[1]
 
     taken = []
     found = run()

@@ -101,7 +101,7 @@ def test_encodings_of_visible_tokens_equal_the_release(releases, variant, mask):
 def batch_of(release, mask):
     """The recorded tokens under one mask; every step counts."""
     visible = {m: jnp.asarray(v) for m, v in release.visible(mask).items()}
-    return objective.Batch(release.tokens, visible, jax.tree.map(jnp.ones_like, visible))
+    return objective.whole_batch(release.tokens, visible, jax.tree.map(jnp.ones_like, visible))
 
 
 def reconstruction_loss(release, mask):
@@ -109,9 +109,9 @@ def reconstruction_loss(release, mask):
     config = release.network.config
     plain = tuple(m for m in config.modalities if m.head != "tanh_normal")
     network = release.network._replace(config=dataclasses.replace(config, modalities=plain))
-    outputs, unused = release.predict(mask), (jnp.zeros(()), None)
+    outputs, sigma = release.predict(mask), jnp.zeros(())
     settings = PretrainConfig(network.config)
-    total, parts = objective.loss(settings, network, outputs, batch_of(release, mask), *unused)
+    total, parts = objective.loss(settings, network, outputs, batch_of(release, mask), sigma)
     return total, {f"loss_{m.name}": parts[f"train/{m.name}"] for m in plain}
 
 
@@ -151,14 +151,13 @@ def test_mtm_losses_equal_the_release(releases, mask):
 def test_m3pc_losses_equal_the_release(releases, mask):
     release, batch = releases["m3pc"], batch_of(releases["m3pc"], mask)
     reconstruction, parts = reconstruction_loss(release, mask)
+    noise = jnp.asarray(release.losses["entropy_eps"][..., 0, :])
     of_actions, action_parts = objective.action_loss(
         PretrainConfig(release.network.config, loss=LossConfig(entropy_reduction="per_dimension")),
         release.predict(mask)["actions"],
-        release.tokens["actions"],
-        batch.counted["actions"],
-        batch.hidden("actions"),
+        batch.replace(noise=jnp.moveaxis(noise, 1, 0)),
+        "actions",
         sigma=release.losses["temperature"],
-        noise=jnp.asarray(release.losses["entropy_eps"][..., 0, :]),
     )
     found = {"total": reconstruction + of_actions} | parts
     found |= errors_of_hidden_and_visible(release, mask)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import pretrain
-from experiments.training import group
+from experiments.training import group_trainer, run_configs
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, records
 
@@ -76,7 +76,8 @@ def test_a_run_that_goes_back_is_saved_on_its_way(trained, tiny_config, tmp_path
         (folder / name / "results.jsonl").unlink()
     for step in (20, 30):
         shutil.rmtree(folder / "seed1" / "checkpoints" / str(step))
-    monkeypatch.setattr(group.Together, "run", interrupting(group.Together.run))
+    run = group_trainer.GroupTrainer.run
+    monkeypatch.setattr(group_trainer.GroupTrainer, "run", interrupting(run))
     with pytest.raises(SystemExit) as stopped:
         pretrain.main(tiny_config(folder, "seeds=2"))
     assert stopped.value.code == 143
@@ -110,7 +111,8 @@ def test_devices_are_divided_among_the_runs_that_are_left(tiny_config, tmp_path,
     asked = []
     monkeypatch.setattr(pretrain, "show_stored", lambda run: run.config.seed == 0)
     monkeypatch.setattr(pretrain.sharding, "make_mesh", lambda _, members: asked.append(members))
-    monkeypatch.setattr(pretrain, "train", lambda task, every: asked.append(len(every)))
+    monkeypatch.setattr(pretrain.loop, "run", lambda trainer, *_: asked.append(len(trainer.runs)))
+    monkeypatch.setattr(pretrain.GroupTrainer, "states", lambda trainer: [])
     monkeypatch.setattr(pretrain, "finish", lambda *_: None)
     pretrain.main(tiny_config(tmp_path / "group", "seeds=3"))
     assert asked == [2, 2]
@@ -118,7 +120,7 @@ def test_devices_are_divided_among_the_runs_that_are_left(tiny_config, tmp_path,
 
 def test_values_are_swept_together_with_seeds(tiny_config, tmp_path):
     rates = "sweep.learning_rate=(0.001, 0.01)"
-    found = group.members(tiny_config(tmp_path, "seed=3", "seeds=2", rates))
+    found = run_configs.expand(tiny_config(tmp_path, "seed=3", "seeds=2", rates))
     assert [(c.seed, c.optim.learning_rate) for c in found] == [
         *((3, 0.001), (3, 0.01), (4, 0.001), (4, 0.01))
     ]
@@ -126,12 +128,12 @@ def test_values_are_swept_together_with_seeds(tiny_config, tmp_path):
         f"{tmp_path}/seed3-learning_rate0.001",
         f"{tmp_path}/seed3-learning_rate0.01",
     ]
-    unnamed = group.members(tiny_config("", "seeds=2", rates))
+    unnamed = run_configs.expand(tiny_config("", "seeds=2", rates))
     assert str(unnamed[3].out).endswith("m3pc-paper-seed1-learning_rate0.01")
 
 
 def test_one_run_goes_where_it_always_does(tiny_config, tmp_path):
-    (one,) = group.members(tiny_config(tmp_path))
+    (one,) = run_configs.expand(tiny_config(tmp_path))
     assert one.out == str(tmp_path)
     assert not {"seeds", "sweep"} & set(one)
 
@@ -145,7 +147,7 @@ def test_one_run_goes_where_it_always_does(tiny_config, tmp_path):
 )
 def test_senseless_groups_are_refused(tiny_config, tmp_path, override, sentence):
     with pytest.raises(UserError, match=sentence):
-        group.members(tiny_config(tmp_path, override))
+        run_configs.expand(tiny_config(tmp_path, override))
 
 
 @pytest.mark.slow

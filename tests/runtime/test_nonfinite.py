@@ -14,9 +14,8 @@ from experiments import pretrain
 from experiments.runtime import cli
 from experiments.training import build, nonfinite
 from mtm_jax.errors import UserError
-from mtm_jax.training import dataset
+from mtm_jax.training import dataset, program
 from mtm_jax.training import pretrain as pretrain_lib
-from mtm_jax.training import trainer as training
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -45,7 +44,16 @@ def make(overflows):
         state = state.replace(total=total, moments=moments, step=state.step + 1)
         return state, {"train/total": total}
 
-    return training.make_trainer(init, step)
+    return program.Training(init, step)
+
+
+def guarded(training, folder, advice=""):
+    return nonfinite.GuardedProgram([nonfinite.Guard(training, folder, advice=advice)])
+
+
+def begin(training, seed=0):
+    """The state of a group of one."""
+    return program.stack([program.make_program(training).init(jax.random.key(seed))])
 
 
 @pytest.mark.parametrize(
@@ -56,22 +64,38 @@ def make(overflows):
     ],
 )
 def test_the_first_bad_step_is_named_and_the_state_before_it_kept(tmp_path, overflows, calls, says):
-    trainer = make(overflows)
-    guard = nonfinite.Guard(trainer, tmp_path, advice="do better")
-    state, data = trainer.init(jax.random.key(0)), jnp.float32(2.0)
+    training = make(overflows)
+    compiled = guarded(training, tmp_path, advice="do better")
+    states, data = begin(training), jnp.float32(2.0)
     for _ in range(calls):
-        state, row = guard.run(state, data, 50)
+        states, (row,) = compiled.run(states, data, 50)
         assert set(row) == {"train/total"}
     with pytest.raises(UserError, match=re.escape(f"went wrong {says}")) as refused:
-        guard.run(state, data, 50)
+        compiled.run(states, data, 50)
     assert str(refused.value).endswith("; do better")
     (path,) = (tmp_path / "debug").iterdir()
-    before, batch = nonfinite.read(path, trainer.init(jax.random.key(1)))
+    before, batch = nonfinite.read(path, program.member(begin(training, seed=1), 0))
     bad_step = 128 if overflows else 5
     assert (path.name, int(before.step), batch) == (f"before_{bad_step:08d}.npz", bad_step - 1, {})
     assert float(before.total) == (2.0**127 if overflows else 1.0)
     assert jax.random.key_data(before.key).tolist() == [0, 0]
-    assert not trainer.locate(before, data, 1).finite
+    assert not program.make_locate(training)(before, data, 1).finite
+
+
+def test_it_is_said_at_once_that_a_training_went_wrong(tmp_path, capsys, monkeypatch):
+    """Finding the step takes a program of its own, which may compile for a minute."""
+
+    def locate(training, mesh):
+        assert capsys.readouterr().out.startswith(
+            "training went wrong between steps 0 and 9: the state is not finite; looking for"
+        )
+        return find(training, mesh)
+
+    find = program.make_locate
+    monkeypatch.setattr(program, "make_locate", locate)
+    training = make(False)
+    with pytest.raises(UserError, match="in step 5"):
+        guarded(training, tmp_path).run(begin(training), jnp.float32(2.0), 9)
 
 
 def test_a_full_disk_does_not_hide_what_went_wrong(tmp_path, monkeypatch):
@@ -80,20 +104,21 @@ def test_a_full_disk_does_not_hide_what_went_wrong(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    trainer = make(False)
+    training = make(False)
     said = r"went wrong in step 5: .*could not be stored \(.*No space left"
     with pytest.raises(UserError, match=said):
-        nonfinite.Guard(trainer, tmp_path).run(trainer.init(jax.random.key(0)), jnp.float32(2.0), 9)
+        guarded(training, tmp_path).run(begin(training), jnp.float32(2.0), 9)
     assert not list((tmp_path / "debug").iterdir())
 
 
 def test_what_is_finite_passes(tmp_path):
-    trainer = make(True)
-    found = trainer.locate(trainer.init(jax.random.key(0)), jnp.float32(2.0), 30)
+    training = make(True)
+    state = program.member(begin(training), 0)
+    found = program.make_locate(training)(state, jnp.float32(2.0), 30)
     assert (int(found.steps), bool(found.finite), float(found.after.total)) == (30, True, 2.0**30)
-    nonfinite.check(20, 10, {"train/loss": 1.0})
+    nonfinite.check(20, 10, [{"train/loss": 1.0}])
     with pytest.raises(UserError, match="between steps 10 and 20: train/loss is nan"):
-        nonfinite.check(20, 10, {"train/loss": np.nan, "train/states": 1.0})
+        nonfinite.check(20, 10, [{"train/loss": 1.0}, {"train/loss": np.nan, "train/states": 1.0}])
 
 
 def test_bad_rows_of_a_batch_are_numbered():
@@ -105,7 +130,7 @@ def test_bad_rows_of_a_batch_are_numbered():
 
 
 def test_a_file_that_is_no_state_is_refused(tmp_path):
-    state = make(True).init(jax.random.key(0))
+    state = program.member(begin(make(True)), 0)
     with pytest.raises(UserError, match="cannot be read"):
         nonfinite.read(tmp_path / "none.npz", state)
     (tmp_path / "text.npz").write_text("text")

@@ -10,7 +10,7 @@ import pytest
 from mtm_jax.config import LossConfig, ModelConfig, OptimConfig, PretrainConfig
 from mtm_jax.models import packing as gathering
 from mtm_jax.models import trajectory_model as model
-from mtm_jax.training import accumulation, dataset, pretrain
+from mtm_jax.training import accumulation, dataset, pretrain, program
 from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
 
 WINDOW, BATCH, STEPS = 3, 128, 3
@@ -48,8 +48,9 @@ def train(parts, **changes):
     config = dataclasses.replace(CONFIG, micro_batches=parts, **changes)
     data = dataset.make_dataset(trajectories(), WINDOW)
     network = model.make_model(config.model)
-    trainer = pretrain.make_trainer(config, network, dataset.compute_stats(data))
-    return jax.device_get(trainer.run(trainer.init(jax.random.key(0)), data, STEPS))
+    training = pretrain.make_training(config, network, dataset.compute_stats(data))
+    compiled = program.make_program(training)
+    return jax.device_get(compiled.run(compiled.init(jax.random.key(0)), data, STEPS))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_every_part_has_dropout_of_its_own():
 
     batch, key = jnp.zeros(4), jax.random.key(0)
     drawn = [jax.random.uniform(k, (2,)).sum() for k in jax.random.split(key, 2)]
-    found = accumulation.over_parts(compute, batch, key, 2)
+    found = accumulation.sum_over_parts(compute, batch, key, 2)
     np.testing.assert_allclose(found, drawn[0] + drawn[1], rtol=1e-6)
     assert drawn[0] != drawn[1]
 
@@ -107,7 +108,7 @@ def test_every_row_is_in_one_part():
         jax.debug.callback(lambda x: seen.append(np.asarray(x)), part["x"])
         return part["x"].sum()
 
-    found = accumulation.over_parts(compute, batch, jax.random.key(0), 3)
+    found = accumulation.sum_over_parts(compute, batch, jax.random.key(0), 3)
     jax.effects_barrier()
     assert found == 66.0
     assert sorted(x for part in seen for x in part[:, 0]) == [0, 2, 4, 6, 8, 10]

@@ -11,8 +11,7 @@ import pytest
 from mtm_jax import config, tokens
 from mtm_jax.errors import UserError
 from mtm_jax.models import critics
-from mtm_jax.training import dataset, iql
-from mtm_jax.training import trainer as training
+from mtm_jax.training import dataset, iql, program
 from mtm_jax.types import DataInfo, Trajectories
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "iql.npz"
@@ -72,8 +71,8 @@ def test_three_updates_are_those_of_the_release(golden, golden_stats):
     settings = config.CriticConfig(
         hidden=(32, 32), polyak=1e-3, total_steps=1000, policy=True, batch_size=32
     )
-    trainer = iql.make_trainer(settings, 11, 3, golden_stats)
-    state = trainer.init(jax.random.key(0)).replace(**golden_params(golden, 0))
+    compiled = program.make_program(iql.make_training(settings, 11, 3, golden_stats))
+    state = compiled.init(jax.random.key(0)).replace(**golden_params(golden, 0))
     batch = dataset.Transitions(
         obs=golden["obs"],
         actions=golden["act"],
@@ -138,10 +137,10 @@ def world(final_known=True):
 def trained():
     data = dataset.make_dataset(world(), 1)
     stats = dataset.compute_stats(data)["states"]
-    trainer = iql.make_trainer(WORLD, 4, 1, stats)
-    state, metrics = trainer.init(jax.random.key(0)), None
+    compiled = program.make_program(iql.make_training(WORLD, 4, 1, stats))
+    state, metrics = compiled.init(jax.random.key(0)), None
     for _ in range(3):
-        state, metrics = trainer.run(state, data, WORLD.total_steps // 3)
+        state, metrics = compiled.run(state, data, WORLD.total_steps // 3)
     return state, stats, metrics
 
 
@@ -170,7 +169,7 @@ def test_the_policy_prefers_the_action_that_pays(trained):
 def test_metrics_say_what_was_learnt(trained):
     state, _, metrics = trained
     names = ("q_loss", "v_loss", "q_mean", "v_mean", "advantage_std", "policy_loss")
-    assert set(metrics) == {f"critic/{name}" for name in names} | {training.FINITE}
+    assert set(metrics) == {f"critic/{name}" for name in names} | {program.FINITE}
     mean_v = np.mean([2, 2, 2, 2, 2, 0.7, 0.7])  # over the data's steps
     assert float(metrics["critic/v_mean"]) == pytest.approx(mean_v, abs=0.1)
     assert float(metrics["critic/q_mean"]) == pytest.approx(11 / 7, abs=0.1)
@@ -201,8 +200,9 @@ def test_an_update_in_another_unit_is_the_update_of_scaled_rewards():
 def test_a_critic_without_a_policy_trains_none_and_has_the_members_asked_for():
     settings = dataclasses.replace(WORLD, members=3, policy=False, hidden=(8,))
     data = dataset.make_dataset(world(final_known=False), 1)
-    trainer = iql.make_trainer(settings, 4, 1, tokens.identity_stats(4))
-    state, metrics = trainer.run(trainer.init(jax.random.key(0)), data, 1)
+    training = iql.make_training(settings, 4, 1, tokens.identity_stats(4))
+    compiled = program.make_program(training)
+    state, metrics = compiled.run(compiled.init(jax.random.key(0)), data, 1)
     assert state.policy is None and state.policy_opt is None
     params = iql.raw_params(state, settings)
     assert set(params) == {"q", "v"} and "critic/policy_loss" not in metrics

@@ -12,14 +12,13 @@ from mtm_jax import distributions, masks
 from mtm_jax.config import LossConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
 from mtm_jax.io import checkpoint
 from mtm_jax.models import trajectory_model as model
-from mtm_jax.training import dataset, objective, pretrain
-from mtm_jax.training import trainer as training
+from mtm_jax.training import dataset, objective, pretrain, program
 from mtm_jax.training import validation as held_out
 from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
 
 WINDOW, S, A, BINS, CHUNK = 4, 3, 2, 5, 4
 LAST_KEYS = {
-    training.FINITE,
+    program.FINITE,
     "train/loss",
     "train/gradient_norm",
     "train/states",
@@ -28,7 +27,7 @@ LAST_KEYS = {
 }
 M3PC_KEYS = {"train/rewards", "train/nll", "train/entropy", "train/visible_actions", "train/sigma"}
 
-Program = collections.namedtuple("Program", "config model stats data trainer applications")
+Setup = collections.namedtuple("Setup", "config model stats data program applications")
 
 
 def trajectories(available=None):
@@ -65,7 +64,7 @@ def specs(variant):
     return (*found, *([ModalitySpec("rewards", 1)] if variant == "m3pc" else []))
 
 
-def make_program(
+def make_setup(
     variant, dropout=0.0, compute_dtype="float32", patterns=("random_autoregressive", "rcbc")
 ):
     config = PretrainConfig(
@@ -86,21 +85,21 @@ def make_program(
     network = plain._replace(apply=apply)
     data = dataset.make_dataset(trajectories(), WINDOW)
     stats = dataset.compute_stats(data)
-    trainer = pretrain.make_trainer(config, network, stats)
-    return Program(config, network, stats, data, trainer, applications)
+    compiled = program.make_program(pretrain.make_training(config, network, stats))
+    return Setup(config, network, stats, data, compiled, applications)
 
 
 @pytest.fixture(scope="module")
 def m3pc():
-    return make_program("m3pc", dropout=0.1)
+    return make_setup("m3pc", dropout=0.1)
 
 
-def run(program, chunks, length=CHUNK, state=None):
+def run(setup, chunks, length=CHUNK, state=None):
     """The state after some compiled calls, with the metrics of each."""
-    state = program.trainer.init(jax.random.key(0)) if state is None else state
+    state = setup.program.init(jax.random.key(0)) if state is None else state
     rows = []
     for _ in range(chunks):
-        state, row = program.trainer.run(state, program.data, length)
+        state, row = setup.program.run(state, setup.data, length)
         rows.append(jax.device_get(row))
     return state, rows
 
@@ -137,7 +136,7 @@ def test_m3pc_learns(m3pc_rows):
 
 @pytest.fixture(scope="module")
 def mtm():
-    return make_program("mtm")
+    return make_setup("mtm")
 
 
 def test_mtm_learns_continuous_tokens(mtm):
@@ -145,11 +144,11 @@ def test_mtm_learns_continuous_tokens(mtm):
 
 
 def test_mtm_learns_discrete_tokens():
-    assert_learns_everything(make_program("bins"))
+    assert_learns_everything(make_setup("bins"))
 
 
-def assert_learns_everything(program):
-    _, rows = run(program, 16)
+def assert_learns_everything(setup):
+    _, rows = run(setup, 16)
     assert_falls(rows, ("train/states", "train/returns", "train/actions", "train/loss"))
     assert set(rows[0]) == LAST_KEYS
     total = rows[0]["train/states"] + rows[0]["train/returns"] + rows[0]["train/actions"]
@@ -173,8 +172,8 @@ def test_repeated_runs_compile_once(m3pc, m3pc_rows):
 
 
 def test_every_step_has_its_own_randomness(m3pc):
-    start = m3pc.trainer.init(jax.random.key(0))
-    later = m3pc.trainer.init(jax.random.key(0)).replace(step=start.step + CHUNK)
+    start = m3pc.program.init(jax.random.key(0))
+    later = m3pc.program.init(jax.random.key(0)).replace(step=start.step + CHUNK)
     rows = [run(m3pc, 1, state=state)[1][0] for state in (start, later)]
     assert rows[0]["train/states"] != rows[1]["train/states"]
 
@@ -191,7 +190,7 @@ def test_a_run_that_is_restored_ends_bit_for_bit_as_one_that_is_not(m3pc, tmp_pa
     state, _ = run(m3pc, 2)
     step = int(state.step)
     checkpoint.Checkpoints(tmp_path).save(step, {"params": state.params}, state, {})
-    fresh = m3pc.trainer.init(jax.random.key(9))
+    fresh = m3pc.program.init(jax.random.key(9))
     restored = checkpoint.Checkpoints(tmp_path).restore_train(step, fresh)
     assert_same_bits(restored, state)
     compiled = len(m3pc.applications)
@@ -212,7 +211,7 @@ def with_spread(state, raw_log_std):
 # The ends of the range of log_std are -5 and 2; in its middle the entropy is above -3.
 @pytest.mark.parametrize(("raw_log_std", "rises"), [(-20.0, True), (0.0, False)])
 def test_sigma_rises_below_the_target_entropy_and_falls_above(m3pc, raw_log_std, rises):
-    start = with_spread(m3pc.trainer.init(jax.random.key(0)), raw_log_std)
+    start = with_spread(m3pc.program.init(jax.random.key(0)), raw_log_std)
     before = float(start.log_sigma)
     state, rows = run(m3pc, 1, state=start)
     assert (rows[0]["train/entropy"] < -3.0) == rises
@@ -221,17 +220,17 @@ def test_sigma_rises_below_the_target_entropy_and_falls_above(m3pc, raw_log_std,
 
 
 def test_sigma_rests_while_no_action_is_hidden():
-    program = make_program("m3pc", patterns=("fd",))
-    start = jax.device_get(program.trainer.init(jax.random.key(0)).sigma_opt_state)
-    state, rows = run(program, 1)
+    setup = make_setup("m3pc", patterns=("fd",))
+    start = jax.device_get(setup.program.init(jax.random.key(0)).sigma_opt_state)
+    state, rows = run(setup, 1)
     assert rows[0]["train/nll"] == rows[0]["train/entropy"] == 0.0
     assert rows[0]["train/gradient_norm"] > 0.0
-    assert float(state.log_sigma) == np.log(np.float32(program.config.loss.initial_sigma))
+    assert float(state.log_sigma) == np.log(np.float32(setup.config.loss.initial_sigma))
     assert_same_bits(state.sigma_opt_state, start)
 
 
 def test_a_bfloat16_step_keeps_float32_parameters_and_its_loss(m3pc, m3pc_rows):
-    state, rows = run(make_program("m3pc", dropout=0.1, compute_dtype="bfloat16"), 1)
+    state, rows = run(make_setup("m3pc", dropout=0.1, compute_dtype="bfloat16"), 1)
     assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, rows)))
     difference = abs(rows[0]["train/loss"] / m3pc_rows[0]["train/loss"] - 1.0)
@@ -247,15 +246,15 @@ def test_a_joint_likelihood_is_that_of_a_dimension_times_their_number(m3pc):
     dist = distributions.TanhNormal(*(jax.random.normal(k, shape) for k in keys[:2]))
     actions = jnp.tanh(jax.random.normal(keys[2], shape))
     noise = jax.random.normal(keys[3], (3, *shape))
-    counted = jnp.ones(shape[:2], bool)
-    hidden = counted.at[:, ::2].set(False)
+    counted = {"actions": jnp.ones(shape[:2], bool)}
+    visible = {"actions": jnp.zeros(shape[:2], bool).at[:, ::2].set(True)}
+    batch = objective.whole_batch({"actions": actions}, visible, counted)
+    batch = batch.replace(noise=jnp.moveaxis(noise, 1, 0))
     found = {}
     for reduction in ("joint", "per_dimension"):
         loss = dataclasses.replace(m3pc.config.loss, entropy_reduction=reduction)
         config = dataclasses.replace(m3pc.config, loss=loss)
-        total, metrics = objective.action_loss(
-            config, dist, actions, counted, hidden, jnp.float32(0.3), noise
-        )
+        total, metrics = objective.action_loss(config, dist, batch, "actions", jnp.float32(0.3))
         found[reduction] = {k.removeprefix("train/"): float(v) for k, v in metrics.items()}
         parts = found[reduction]
         expected = parts["visible_actions"] + parts["nll"] - 0.3 * parts["entropy"]
@@ -274,12 +273,11 @@ def loss_and_grads(m3pc):
     @jax.jit
     def compute(windows, visible):
         batch = objective.mask_batch(m3pc.model, m3pc.stats, windows, visible)
+        batch = objective.add_noise(jax.random.key(1), m3pc.config, m3pc.model, batch)
 
         def total(params):
             outputs = m3pc.model.apply(params, batch.tokens, batch.visible)
-            noise = objective.draw_noise(jax.random.key(1), m3pc.config, m3pc.model, batch)
-            sigma = jnp.float32(0.1)
-            return objective.loss(m3pc.config, m3pc.model, outputs, batch, sigma, noise)
+            return objective.loss(m3pc.config, m3pc.model, outputs, batch, jnp.float32(0.1))
 
         return jax.value_and_grad(total, has_aux=True)(params)
 

@@ -7,7 +7,7 @@ import pytest
 
 from mtm_jax.config import RNDConfig, SACConfig
 from mtm_jax.models import critics
-from mtm_jax.training import rnd, sac
+from mtm_jax.training import program, rnd, sac
 
 HIDDEN = (16, 16)
 SAC_CONFIG = SACConfig(hidden=HIDDEN, learning_rate=3e-3, batch_size=64, polyak=0.05)
@@ -17,13 +17,13 @@ reward_step = jax.jit(rnd.reward_step, static_argnums=1)
 
 
 @pytest.fixture(scope="module")
-def trainer():
-    return rnd.make_trainer(SAC_CONFIG, CONFIG, obs_dim=2, action_dim=1)
+def compiled():
+    return program.make_program(rnd.make_training(SAC_CONFIG, CONFIG, obs_dim=2, action_dim=1))
 
 
 @pytest.fixture(scope="module")
-def program():
-    return rnd.make_program(CONFIG)
+def algorithm():
+    return rnd.make_rnd(CONFIG)
 
 
 def replay_of(actions, next_obs, rewards=0.0):
@@ -50,12 +50,12 @@ def rarely_elsewhere():
 
 
 @pytest.fixture(scope="module")
-def trained(trainer, rarely_elsewhere):
-    return trainer.run(trainer.init(jax.random.key(0)), replay_of(*rarely_elsewhere), LENGTH)
+def trained(compiled, rarely_elsewhere):
+    return compiled.run(compiled.init(jax.random.key(0)), replay_of(*rarely_elsewhere), LENGTH)
 
 
-def fresh(trainer):
-    return trainer.init(jax.random.key(0))
+def fresh(compiled):
+    return compiled.init(jax.random.key(0))
 
 
 def assert_trees_equal(one, other):
@@ -67,15 +67,15 @@ def differ(one, other):
     return any((a != b).any() for a, b in pairs)
 
 
-def test_familiar_states_lose_their_errors_and_others_keep_them(trainer, program):
+def test_familiar_states_lose_their_errors_and_others_keep_them(compiled, algorithm):
     line = np.linspace(-2, 2, 512)
     replay = replay_of(np.zeros(512), np.stack([line, line], axis=1))
-    state = fresh(trainer)
+    state = fresh(compiled)
     for _ in range(2):
-        state, _ = trainer.run(state, replay, LENGTH)
+        state, _ = compiled.run(state, replay, LENGTH)
     points = np.array([[-1.0, -1.0], [0.8, 0.8], [-1.0, 1.0], [0.8, -0.8]])
-    before = program.errors(fresh(trainer).predictor, state, points)
-    left = program.errors(state.predictor, state, points) / before
+    before = algorithm.errors(fresh(compiled).predictor, state, points)
+    left = algorithm.errors(state.predictor, state, points) / before
     assert left[:2].max() < 0.2 * left[2:].min()
 
 
@@ -86,31 +86,31 @@ def test_the_critic_values_actions_that_lead_to_unfamiliar_states(trained):
     assert q[2] > q[:2].max() + 0.5
 
 
-def test_the_predictor_learns_and_the_target_stays(trainer, trained):
+def test_the_predictor_learns_and_the_target_stays(compiled, trained):
     state, metrics = trained
-    assert_trees_equal(state.target, fresh(trainer).target)
-    assert differ(state.predictor, fresh(trainer).predictor)
+    assert_trees_equal(state.target, fresh(compiled).target)
+    assert differ(state.predictor, fresh(compiled).predictor)
     assert int(state.step) == LENGTH
     assert state.actor is state.sac.actor and state.actor_average is state.sac.actor_average
     assert {"rnd/error", "rnd/reward", "rnd/reward_max", "critic/loss"} < set(metrics)
 
 
-def test_the_rewards_of_the_environment_do_not_matter(trainer, rarely_elsewhere, trained):
+def test_the_rewards_of_the_environment_do_not_matter(compiled, rarely_elsewhere, trained):
     paid = replay_of(*rarely_elsewhere, rewards=100.0)
-    state, _ = trainer.run(fresh(trainer), paid, LENGTH)
+    state, _ = compiled.run(fresh(compiled), paid, LENGTH)
     assert_trees_equal(state.sac.critic, trained[0].sac.critic)
 
 
-def test_a_reward_is_the_error_before_the_step_over_its_running_deviation(trainer, program):
+def test_a_reward_is_the_error_before_the_step_over_its_running_deviation(compiled, algorithm):
     rng = np.random.default_rng(0)
     batches = [
         replay_of(np.zeros(64), rng.normal(5.0, scale, (64, 2)), 7.0).ring for scale in (1, 9)
     ]
-    state, seen = fresh(trainer), []
+    state, seen = fresh(compiled), []
     for batch in batches:
         before = state
-        state, rewarded, metrics = reward_step(state, program, batch)
-        expected = program.errors(
+        state, rewarded, metrics = reward_step(state, algorithm, batch)
+        expected = algorithm.errors(
             before.predictor, before.replace(obs_moments=state.obs_moments), batch.next_obs
         )
         seen.append(np.asarray(expected))
@@ -119,19 +119,19 @@ def test_a_reward_is_the_error_before_the_step_over_its_running_deviation(traine
         assert float(metrics["rnd/error"]) == pytest.approx(float(expected.mean()), rel=1e-5)
 
 
-def test_errors_do_not_depend_on_the_units_of_the_observations(trainer, program):
+def test_errors_do_not_depend_on_the_units_of_the_observations(compiled, algorithm):
     next_obs = np.random.default_rng(0).normal(size=(64, 2))
     found = []
     for unit, zero in ((1.0, 0.0), (100.0, 3.0)):
         batch = replay_of(np.zeros(64), zero + unit * next_obs).ring
-        found.append(reward_step(fresh(trainer), program, batch)[1].rewards)
+        found.append(reward_step(fresh(compiled), algorithm, batch)[1].rewards)
     np.testing.assert_allclose(found[0], found[1], rtol=2e-3)
 
 
-def test_an_outlier_counts_no_more_than_the_clip(trainer, program):
-    state = fresh(trainer)
+def test_an_outlier_counts_no_more_than_the_clip(compiled, algorithm):
+    state = fresh(compiled)
     state = state.replace(obs_moments=rnd.Moments(jnp.zeros(2), jnp.ones(2), jnp.ones(())))
-    far = program.errors(state.predictor, state, jnp.asarray([[5.0, 0.0], [500.0, 0.0]]))
+    far = algorithm.errors(state.predictor, state, jnp.asarray([[5.0, 0.0], [500.0, 0.0]]))
     assert far[0] == far[1] > 0
 
 

@@ -8,8 +8,7 @@ import pytest
 from mtm_jax import distributions
 from mtm_jax.config import SACConfig
 from mtm_jax.models import critics
-from mtm_jax.training import sac
-from mtm_jax.training import trainer as training
+from mtm_jax.training import program, sac
 
 HIDDEN, LENGTH = (32, 32), 200
 CONFIG = SACConfig(
@@ -18,8 +17,8 @@ CONFIG = SACConfig(
 
 
 @pytest.fixture(scope="module")
-def trainer():
-    return sac.make_trainer(CONFIG, obs_dim=1, action_dim=1)
+def compiled():
+    return program.make_program(sac.make_training(CONFIG, obs_dim=1, action_dim=1))
 
 
 def replay_of(reward, terminal):
@@ -30,10 +29,10 @@ def replay_of(reward, terminal):
     return sac.insert(sac.empty_replay(256, 1, 1), batch)
 
 
-def train(trainer, replay, calls):
-    state = trainer.init(jax.random.key(0))
+def train(compiled, replay, calls):
+    state = compiled.init(jax.random.key(0))
     for _ in range(calls):
-        state, metrics = trainer.run(state, replay, LENGTH)
+        state, metrics = compiled.run(state, replay, LENGTH)
     return state, metrics
 
 
@@ -43,39 +42,39 @@ def q_values(state, actions):
     return critic.apply({"params": state.critic}, jnp.zeros_like(actions), actions)
 
 
-def test_the_actor_finds_the_best_action(trainer):
-    state, metrics = train(trainer, replay_of(lambda a: -((a - 0.5) ** 2), 1.0), 3)
+def test_the_actor_finds_the_best_action(compiled):
+    state, metrics = train(compiled, replay_of(lambda a: -((a - 0.5) ** 2), 1.0), 3)
     dist = critics.TanhNormalActor(1, HIDDEN).apply({"params": state.actor}, jnp.zeros((1, 1)))
     assert float(distributions.mode(dist)[0, 0]) == pytest.approx(0.5, abs=0.15)
     actions = jnp.linspace(-0.9, 0.9, 7)
     expected = np.tile(-((actions - 0.5) ** 2), (2, 1))
     np.testing.assert_allclose(q_values(state, actions), expected, atol=0.15)
     learnt = {"critic/loss", "actor/loss", "actor/entropy", "actor/alpha"}
-    assert set(metrics) == learnt | {training.FINITE}
+    assert set(metrics) == learnt | {program.FINITE}
 
 
-def test_a_terminal_stops_the_bootstrap(trainer):
-    ended, _ = train(trainer, replay_of(jnp.ones_like, 1.0), 2)
+def test_a_terminal_stops_the_bootstrap(compiled):
+    ended, _ = train(compiled, replay_of(jnp.ones_like, 1.0), 2)
     np.testing.assert_allclose(q_values(ended, [-0.5, 0.0, 0.5]), 1.0, atol=0.1)
-    going_on, _ = train(trainer, replay_of(jnp.ones_like, 0.0), 2)
+    going_on, _ = train(compiled, replay_of(jnp.ones_like, 0.0), 2)
     assert q_values(going_on, [-0.5, 0.0, 0.5]).min() > 3.0
 
 
-def test_the_temperature_falls_while_the_entropy_is_above_its_target(trainer):
-    state, metrics = train(trainer, replay_of(jnp.ones_like, 1.0), 1)
+def test_the_temperature_falls_while_the_entropy_is_above_its_target(compiled):
+    state, metrics = train(compiled, replay_of(jnp.ones_like, 1.0), 1)
     assert float(metrics["actor/entropy"]) > -1.0
     assert float(state.log_alpha) < -0.1
 
 
-def test_a_step_is_an_update_on_a_batch_drawn_from_the_replay(trainer):
+def test_a_step_is_an_update_on_a_batch_drawn_from_the_replay(compiled):
     replay = replay_of(lambda a: a, 0.0)
-    state = trainer.init(jax.random.key(3))
+    state = compiled.init(jax.random.key(3))
     keys = jax.random.split(jax.random.fold_in(state.key, 0), 3)
     batch = sac.sample(keys[0], replay, CONFIG.batch_size)
-    networks, optimizer = sac.make_networks(CONFIG, 1), sac.make_optimizer(CONFIG)
-    update = jax.jit(lambda state: sac.update(state, CONFIG, networks, optimizer, batch, keys[1:]))
+    algorithm = sac.make_sac(CONFIG, 1)
+    update = jax.jit(lambda state: sac.update(state, algorithm, batch, keys[1:]))
     expected, expected_metrics = update(state)
-    found, metrics = trainer.run(trainer.init(jax.random.key(3)), replay, 1)
+    found, metrics = compiled.run(compiled.init(jax.random.key(3)), replay, 1)
     for name in ("actor", "critic", "target_critic", "actor_average", "log_alpha", "step"):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),

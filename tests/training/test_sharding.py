@@ -16,7 +16,7 @@ from experiments.runtime import distributed
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, records, trees
 from mtm_jax.models import trajectory_model as model
-from mtm_jax.training import dataset, pretrain, sharding
+from mtm_jax.training import dataset, pretrain, program, sharding
 
 
 def environment(devices, **more):
@@ -34,7 +34,8 @@ def test_four_devices_train_as_one_and_one_reads_what_they_saved(root, tmp_path)
     data = dataset.make_dataset(sharded_program.trajectories(), sharded_program.WINDOW)
     config = sharded_program.CONFIG
     network, stats = model.make_model(config.model), dataset.compute_stats(data)
-    like = pretrain.make_trainer(config, network, stats).init(jax.random.key(1))
+    training = pretrain.make_training(config, network, stats)
+    like = program.make_program(training).init(jax.random.key(1))
     state = checkpoint.Checkpoints(tmp_path, read_only=True).restore_train(1, like)
     with np.load(tmp_path / "expected.npz") as saved:
         for a, b in zip(saved.values(), jax.tree.leaves(trees.to_host(state)), strict=True):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mtm_jax.training import trainer as training
+from mtm_jax.training import program
 
 
 class State(flax.struct.PyTreeNode):
@@ -33,7 +33,7 @@ def make(traces):
         state = state.replace(total=total, moments=moments, step=state.step + 1)
         return state, {"train/step": state.step.astype(jnp.float32)}
 
-    return training.make_trainer(init, step)
+    return program.make_program(program.Training(init, step))
 
 
 def same(a, b):
@@ -43,34 +43,34 @@ def same(a, b):
 
 def test_repeated_calls_compile_once():
     traces = []
-    trainer = make(traces)
-    state = trainer.init(jax.random.key(0))
-    state, _ = trainer.run(state, jnp.float32(1.0), 4)
+    compiled = make(traces)
+    state = compiled.init(jax.random.key(0))
+    state, _ = compiled.run(state, jnp.float32(1.0), 4)
     after_one = len(traces)
     for target in (2.0, 3.0, 4.0):
-        state, _ = trainer.run(state, jnp.float32(target), 4)
+        state, _ = compiled.run(state, jnp.float32(target), 4)
     assert len(traces) == after_one
 
 
 def test_metrics_are_means_over_the_steps():
-    trainer = make([])
-    _, metrics = trainer.run(trainer.init(jax.random.key(0)), jnp.float32(1.0), 4)
+    compiled = make([])
+    _, metrics = compiled.run(compiled.init(jax.random.key(0)), jnp.float32(1.0), 4)
     assert float(metrics["train/step"]) == 2.5
 
 
 def test_two_halves_equal_the_whole():
-    trainer, target = make([]), jnp.float32(1.0)
-    whole, _ = trainer.run(trainer.init(jax.random.key(0)), target, 8)
-    half, _ = trainer.run(trainer.init(jax.random.key(0)), target, 4)
-    half, _ = trainer.run(half, target, 4)
+    compiled, target = make([]), jnp.float32(1.0)
+    whole, _ = compiled.run(compiled.init(jax.random.key(0)), target, 8)
+    half, _ = compiled.run(compiled.init(jax.random.key(0)), target, 4)
+    half, _ = compiled.run(half, target, 4)
     assert same(whole, half)
-    other, _ = trainer.run(trainer.init(jax.random.key(1)), target, 8)
+    other, _ = compiled.run(compiled.init(jax.random.key(1)), target, 8)
     assert not same(whole, other)
 
 
 def test_the_state_is_donated_and_the_data_are_not():
-    trainer, target = make([]), jnp.float32(1.0)
-    state = trainer.init(jax.random.key(0))
-    trainer.run(state, target, 4)
+    compiled, target = make([]), jnp.float32(1.0)
+    state = compiled.init(jax.random.key(0))
+    compiled.run(state, target, 4)
     assert state.total.is_deleted()
     assert not target.is_deleted()
