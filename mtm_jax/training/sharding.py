@@ -52,7 +52,7 @@ def jit(function: Callable, mesh: Mesh | None, placement: P, **options: Any) -> 
     """Compile a function for all devices of a mesh, or for the only device.
 
     Args:
-        function: sees the mesh in `split_batch`.
+        function: sees the mesh in `batch_shards` and `divide`.
         mesh: of `make_mesh`.
         placement: of what the function returns.
         options: of `jax.jit`.
@@ -81,13 +81,11 @@ def divide(tree: Any) -> Any:
     return jax.lax.with_sharding_constraint(tree, P(DATA))
 
 
-def distribute(states: Any, mesh: Mesh | None, group: bool) -> Any:
-    """Put a state, or that of a group, where the programs above expect it."""
+def distribute(states: Any, mesh: Mesh | None) -> Any:
+    """Put the stacked states of a group where its program expects them."""
     if mesh is None:
         return states
-    return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P(SEED) if group else P()))(
-        states
-    )
+    return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P(SEED)))(states)
 
 
 def replicate(tree: Any, mesh: Mesh | None) -> Any:

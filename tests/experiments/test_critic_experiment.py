@@ -41,8 +41,12 @@ def listing(folder):
 
 
 def digests(folder):
+    """All that the newest checkpoint says, but for which run it is of."""
     checkpoints = checkpoint.Checkpoints(folder / "critic", read_only=True)
-    return checkpoints.restore_meta(checkpoints.steps()[-1])["digests"]
+    meta = dict(checkpoints.restore_meta(checkpoints.steps()[-1]))
+    del meta["run_id"]
+    assert {"model", "train"} < set(meta["digests"])
+    return meta | {"digests": {k: v for k, v in meta["digests"].items() if k != "meta"}}
 
 
 @pytest.fixture
