@@ -130,6 +130,7 @@ PLAN_FIELDS = ("starts", "lengths", "imagined_states", "imagined_rewards", "imag
 )
 
 
+@pytest.mark.slow
 def test_an_actor_of_a_trained_run_is_recorded(tiny_run):
     agent = pretrained.load(tiny_run)
     plan = planner.plan_config("m3pc_m", candidates=5, history=2, horizon=3)

@@ -58,6 +58,7 @@ def test_a_plan_that_something_else_guides_is_refused(agent):
         agent.policy("m3pc_q", plan=plan)
 
 
+@pytest.mark.slow
 def test_a_plan_without_selection_is_near_the_policy_it_draws_from(agent):
     plan = planner.plan_config("m3pc_m", candidates=500, xi=0.0, spread=0.0)
     obs = observations(0, 1)[0]

@@ -32,6 +32,7 @@ def test_every_value_gets_a_row_and_a_place_in_the_figure(tiny_run, tmp_path):
     assert (run / "figures" / "ablation_candidates.png").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_its_own_world_changes_nothing(tiny_run, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     ablation.main(settings(run, study="xi", choices="(2.0,)"))

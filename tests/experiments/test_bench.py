@@ -77,6 +77,7 @@ def test_the_module_is_a_program(monkeypatch, capsys):
     assert "--config.longest" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_every_row_is_written_with_what_was_measured(written):
     report = json.loads((written / "results" / "bench-cpu.json").read_text())
     rows = report["rows"]

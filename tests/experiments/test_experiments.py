@@ -133,6 +133,7 @@ def test_an_interrupted_run_ends_bit_for_bit_like_an_undisturbed_one(
     assert runs[0] == runs[1]
 
 
+@pytest.mark.slow
 def test_rows_after_the_last_checkpoint_are_not_repeated(copied, tiny_config):
     """A run that was killed between two checkpoints has logged more than it has saved."""
     before = records.read_jsonl(copied / "metrics.jsonl")
@@ -269,6 +270,7 @@ def test_mistakes_end_in_one_sentence_and_exit_code_2(root, argument, says):
     assert found.stdout == ""
 
 
+@pytest.mark.slow
 def test_data_of_your_own_train_without_rewards_or_a_simulator(tiny_config, tmp_path, capsys):
     rng = np.random.default_rng(0)
     path = tmp_path / "mine.npz"
@@ -282,6 +284,7 @@ def test_data_of_your_own_train_without_rewards_or_a_simulator(tiny_config, tmp_
     assert not (tmp_path / "run/results.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_without_rewards_only_behaviour_cloning_is_evaluated(tiny_config, tmp_path, capsys):
     rng = np.random.default_rng(0)
     path = tmp_path / "mine.npz"

@@ -80,6 +80,7 @@ def plain():
     return jax.jit(differentiate(network))(params, *inputs(), None)
 
 
+@pytest.mark.slow
 def test_gradients_and_moments_stay_in_float32_and_close(plain):
     network, params = make(compute_dtype="bfloat16")
     exact, _ = plain

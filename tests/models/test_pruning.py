@@ -64,8 +64,15 @@ def ask_dynamics(model, params, values, actions, i):
     return model.query(params, shared, own, asked)
 
 
-@pytest.mark.parametrize("layers", [(2, 1), (1, 1), (3, 2)], ids=str)
-@pytest.mark.parametrize("without", [(), ("rewards",)], ids=str)
+@pytest.mark.parametrize(
+    ("layers", "without"),
+    [
+        ((2, 1), ()),
+        pytest.param((1, 1), ("rewards",), marks=pytest.mark.slow),
+        pytest.param((3, 2), ("rewards",), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_forward_dynamics_are_those_of_a_whole_pass(layers, without):
     model, params = build(layers, without)
     values, actions = draw(3)
@@ -81,7 +88,13 @@ def test_forward_dynamics_are_those_of_a_whole_pass(layers, without):
     assert ask._cache_size() == 1
 
 
-@pytest.mark.parametrize("i", range(WINDOW))
+@pytest.mark.parametrize(
+    "i",
+    [
+        i if i in (0, 4, WINDOW - 1) else pytest.param(i, marks=pytest.mark.slow)
+        for i in range(WINDOW)
+    ],
+)
 def test_proposals_are_those_of_a_whole_pass(i):
     model, params = build()
     values, actions = draw(1)
@@ -97,6 +110,7 @@ def test_proposals_are_those_of_a_whole_pass(i):
         np.testing.assert_allclose(f, e[0, i:], rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_environments_side_by_side_change_nothing():
     model, params = build()
     inputs = [draw(3, seed) for seed in (0, 1)]
@@ -118,6 +132,7 @@ def test_absent_tokens_have_no_influence_at_all():
         np.testing.assert_array_equal(found, expected[m])
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_close_to_a_whole_pass():
     model, params = build(dtype="bfloat16")
     values, actions = draw(3)

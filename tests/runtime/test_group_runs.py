@@ -55,6 +55,7 @@ def test_a_run_of_a_group_can_be_shown_alone(trained, tiny_config, capsys):
     assert "this run is finished" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_those_that_were_saved_further_wait_for_the_others(trained, tiny_config, tmp_path, capsys):
     folder = tmp_path / "group"
     shutil.copytree(trained, folder)
@@ -68,6 +69,7 @@ def test_those_that_were_saved_further_wait_for_the_others(trained, tiny_config,
         np.testing.assert_allclose(losses(folder / name), losses(trained / name), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_back_is_saved_on_its_way(trained, tiny_config, tmp_path, monkeypatch):
     """Else a second interruption would lose the steps that it has said to be saved."""
     folder = tmp_path / "group"

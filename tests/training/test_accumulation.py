@@ -58,6 +58,7 @@ def whole():
     return train(1)
 
 
+@pytest.mark.slow
 def test_parts_give_the_step_of_the_whole(whole, monkeypatch):
     asked = []
     choose = gathering.in_pairs_if_they_fit

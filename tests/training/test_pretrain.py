@@ -143,6 +143,7 @@ def test_mtm_learns_continuous_tokens(mtm):
     assert_learns_everything(mtm)
 
 
+@pytest.mark.slow
 def test_mtm_learns_discrete_tokens():
     assert_learns_everything(make_setup("bins"))
 
@@ -229,6 +230,7 @@ def test_sigma_rests_while_no_action_is_hidden():
     assert_same_bits(state.sigma_opt_state, start)
 
 
+@pytest.mark.slow
 def test_a_bfloat16_step_keeps_float32_parameters_and_its_loss(m3pc, m3pc_rows):
     state, rows = run(make_setup("m3pc", dropout=0.1, compute_dtype="bfloat16"), 1)
     assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}

@@ -67,6 +67,7 @@ def differ(one, other):
     return any((a != b).any() for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_familiar_states_lose_their_errors_and_others_keep_them(compiled, algorithm):
     line = np.linspace(-2, 2, 512)
     replay = replay_of(np.zeros(512), np.stack([line, line], axis=1))

@@ -42,6 +42,7 @@ def q_values(state, actions):
     return critic.apply({"params": state.critic}, jnp.zeros_like(actions), actions)
 
 
+@pytest.mark.slow
 def test_the_actor_finds_the_best_action(compiled):
     state, metrics = train(compiled, replay_of(lambda a: -((a - 0.5) ** 2), 1.0), 3)
     dist = critics.TanhNormalActor(1, HIDDEN).apply({"params": state.actor}, jnp.zeros((1, 1)))
