@@ -1,22 +1,29 @@
-"""Time training, decisions and the rest, beside what the machine can do at the same moment.
+"""Time training, planning and everything else, relative to the machine's rate of matmuls.
 
     python -m experiments.bench
     python -m experiments.bench --config.sections="('training','decisions')"
     python -m experiments.bench --config.figure=latency.png
 
-Sections: training steps of the presets; of models over sizes, batches and windows; updates of the
-critic; decisions by the policy alone (rcbc) and by planning, guided by returns (m3pc_m) or by a
-critic (m3pc_q), over candidates, horizons, environments and widths, all read from one pass as
-the released planner does (readout=fd); collecting data; PyTorch beside us; and the parts of a step
-and of a decision. Times are medians over calls that alternate with a matrix product; everything is
-compiled before. Results go to results/bench-DEVICE.json.
+Sections, and what they time:
+  presets     training steps of the presets
+  seeds       training steps of several seeds in one program
+  training    training steps over widths, batches and windows, and the sampling of windows
+  critic      updates of a critic (IQL)
+  decisions   by the policy alone (rcbc) and by planning (m3pc_m, m3pc_q, with readout=fd as in the
+              released code), over candidates, horizons, environments and widths
+  collection  collecting built-in data
+  peer        a training step and a decision beside the same in plain PyTorch, where it is installed
+  parts       the parts of a training step and of a decision
+
+Times are medians over calls that alternate with a square matmul, so that a machine whose speed
+drifts slows both; everything is compiled before. docs/performance.md explains the table. Results go
+to results/bench-DEVICE.json.
 """
 
 from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -40,18 +47,20 @@ from mtm_jax.errors import UserError
 from mtm_jax.io import progress
 
 SECTIONS = {
-    "presets": training_steps.preset_works,
-    "seeds": training_steps.seed_works,
-    "training": training_steps.works,
-    "critic": critic_updates.works,
-    "decisions": decisions.works,
-    "collection": collection.works,
-    "peer": comparison.works,
-    "parts": breakdown.works,
+    "presets": training_steps.preset_section,
+    "seeds": training_steps.seed_section,
+    "training": training_steps.section,
+    "critic": critic_updates.section,
+    "decisions": decisions.section,
+    "collection": collection.section,
+    "peer": comparison.section,
+    "parts": breakdown.section,
 }
 PRESETS = ("auto", "small", "base", "paper")
 _COMPUTE = ("auto", "float32", "bfloat16")
-_MEMORY_SHARE = 0.5  # of the device's, for one call
+_MAY_BE_EMPTY = ("training.other_batches", "training.other_windows", "peer.decisions")
+_MAY_BE_EMPTY += ("seeds", "around", "compared")
+_MEMORY_SHARE = 0.5  # of the memory of the device, for one call
 
 Row = dict[str, Any]
 
@@ -63,46 +72,44 @@ def main(config: config_dict.ConfigDict) -> None:
         table.show(read(pathlib.Path(config.stored)))
         return
     wanted = dict.fromkeys(("float32", *workloads.dtypes(config)))
-    products = {dtype: timing.find_product(dtype) for dtype in wanted}
+    matmuls = {dtype: timing.find_matmul(dtype) for dtype in wanted}
     rows: list[Row] = []
     left_out: list[str] = []
     for section in config.sections:
-        for work in SECTIONS[section](config, products):
-            some, others = run(work, config, products)
+        for workload in SECTIONS[section](config, matmuls):
+            some, others = run(workload, config, matmuls)
             rows, left_out = rows + some, left_out + others
     places = ("results", "figure", "stored")
     settings = {k: v for k, v in config.to_dict().items() if k not in places}
-    report = {"machine": hardware.describe(products, rows), "settings": settings}
+    report = {"machine": hardware.describe(matmuls, rows), "settings": settings}
     report |= {"rows": rows, "left_out": left_out}
     table.show(report)
     path = pathlib.Path(config.results or f"results/bench-{hardware.device_slug()}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1, sort_keys=True, allow_nan=False) + "\n")
-    cli.say(f"results are in {path}")
+    cli.say(f"results: {path}")
     if config.figure:
-        cli.say(f"the figure is {latency_figure.latency(rows, config.figure)}")
+        cli.say(f"figure: {latency_figure.latency(rows, config.figure)}")
 
 
 def run(
-    work: workloads.Work,
-    config: config_dict.ConfigDict,
-    products: Mapping[str, timing.Product],
+    workload: workloads.Workload, config: config_dict.ConfigDict, matmuls: timing.Matmuls
 ) -> tuple[list[Row], list[str]]:
-    """Compile and time the programs of a work; say what was left out and why."""
+    """Compile and time the programs of a workload; return rows, and what was left out and why."""
     rows: list[Row] = []
-    left_out = list(work.left_out)
+    left_out = list(workload.left_out)
     most = _MEMORY_SHARE * hardware.memory_gigabytes()
-    with progress.progress(len(work.groups), f"timing {work.title}") as bar:
+    with progress.progress(len(workload.groups), f"timing {workload.title}") as bar:
         bar.update(0, "compiling")
-        for k, group in enumerate(workloads.compile_all(work), start=1):
+        for k, group in enumerate(workloads.compile_all(workload), start=1):
             name = group[0].name
             gigabytes = 1e-9 * max(program.bytes or 0 for program in group)
             if gigabytes > most:
                 left_out.append(f"{table.describe(name)}: needs {gigabytes:.0f} GB")
             else:
-                product = products.get(name["compute_dtype"], products["float32"])
+                matmul = matmuls.get(name["compute_dtype"], matmuls["float32"])
                 loop = config.seconds, config.repeats, config.patience
-                rows += timing.measure(group, product, *loop)
+                rows += timing.measure(group, matmul, *loop)
             bar.update(k, name["what"])
     return rows, left_out
 
@@ -111,7 +118,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     """Read what an earlier run wrote.
 
     Raises:
-        UserError: it is no such file.
+        UserError: the file does not hold results of this program.
     """
     try:
         report = json.loads(path.read_text())
@@ -139,22 +146,20 @@ def check(config: config_dict.ConfigDict) -> None:
     if config.figure and not config.figure.endswith(".png"):
         raise UserError(f"figure {config.figure!r} does not end in .png")
     if config.figure and "decisions" not in config.sections:
-        raise UserError("the figure is one of decisions; add these to the sections")
+        raise UserError("the figure shows decisions; add these to --config.sections")
     for name in ("seconds", "longest", "patience"):
         if not 0 <= config[name] < float("inf"):
             raise UserError(f"{name} is {config[name]}; it must be finite and not negative")
     for method in planner.GUIDANCE:
         planner.plan_config(method, **config.plan)
     _check_sizes(config)
-
-
-_MAY_BE_EMPTY = ("training.other_batches", "training.other_windows", "peer.decisions")
-_MAY_BE_EMPTY += ("seeds", "around", "compared")
+    _check_window(config)
 
 
 def _check_sizes(config: config_dict.ConfigDict) -> None:
-    parts = ("training", "critic", "peer", "parts")
-    sizes = {f"{p}.{k}": v for p in parts for k, v in config[p].items()}
+    """Refuse sizes below 1, empty lists that may not be empty, and unpaired widths and batches."""
+    groups = ("training", "critic", "peer", "parts")
+    sizes = {f"{g}.{k}": v for g in groups for k, v in config[g].items()}
     sizes |= {name: config[name] for name in ("widths", "candidates", "horizons", "environments")}
     sizes |= {name: config[name] for name in ("repeats", "collection_steps", "encoder_layers")}
     sizes |= {name: config[name] for name in ("seeds", "around", "compared")}
@@ -167,16 +172,18 @@ def _check_sizes(config: config_dict.ConfigDict) -> None:
             raise UserError(f"{name} are {value}; give numbers of at least 1")
     for name in ("training", "peer", "parts"):
         widths, batches = config[name].widths, config[name].batches
-        if len(widths) != len(batches) or not widths:
+        if len(widths) != len(batches):
             raise UserError(f"{name}.widths {widths} and {name}.batches {batches} must be pairs")
-    window, horizon = (
-        decisions.network_of().config.window,
-        max(*config.horizons, config.plan.horizon),
-    )
-    if config.plan.history + horizon > window:
+
+
+def _check_window(config: config_dict.ConfigDict) -> None:
+    """Refuse plans that do not fit into the window."""
+    window = decisions.network_of().config.window
+    history, horizon = config.plan.history, max(*config.horizons, config.plan.horizon)
+    if history + horizon > window:
         raise UserError(
-            f"a history of {config.plan.history} and horizons up to {horizon} do not fit into a "
-            f"window of {window}"
+            f"a history of {history} and horizons up to {horizon} do not fit into a window of "
+            f"{window}"
         )
 
 

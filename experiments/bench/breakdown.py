@@ -1,14 +1,14 @@
 """Where the time goes: the parts of a training step and of a decision, each compiled by itself.
 
-A part does what its share of the whole does, on arrays of the same shapes: forwards, and where the
-whole takes gradients backwards too. Compiled apart, parts read and write memory that the whole may
-keep in registers, so that their times do not add up to the whole's exactly.
+A part computes what its share of the whole computes, on arrays of the same shapes, and its gradient
+where the whole takes one. Compiled by themselves, parts read and write memory that the whole may
+keep in registers, so their times do not add up exactly to that of the whole.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,74 +17,92 @@ import optax
 from jax import Array
 from ml_collections import config_dict
 
-from experiments.bench import decisions, layers, training_steps, workloads
+from experiments.bench import decisions, layers, timing, training_steps, workloads
+from mtm_jax.config import OptimConfig, PretrainConfig
 from mtm_jax.models import layout
 from mtm_jax.models import packing as gathering
 from mtm_jax.models import trajectory_model as model
 from mtm_jax.planning import compiled, forward, options, worlds
 from mtm_jax.training import dataset, objective, optim
 
+Parts = dict[str, tuple[Callable, tuple]]  # part -> function and its arguments
 
-def works(
-    config: config_dict.ConfigDict, products: training_steps.Products
-) -> training_steps.Works:
-    """Parts at every width, of a training step and of a decision by returns."""
-    sizes = config.parts
+
+def section(
+    config: config_dict.ConfigDict, matmuls: timing.Matmuls
+) -> Iterator[workloads.Workload]:
+    """List the parts of a training step and of a decision by M3PC-M, at every width."""
+    window = decisions.network_of().config.window
     for dtype in workloads.dtypes(config):
-        for width, batch in zip(sizes.widths, sizes.batches, strict=True):
-            window = decisions.network_of().config.window
+        for width, batch in zip(config.parts.widths, config.parts.batches, strict=True):
             point = training_steps.Point(width, batch, window)
             settings = training_steps.plain_settings(point, config.encoder_layers, dtype)
             prepared = training_steps.prepare(settings)
-            name = workloads.name("parts", "training", dtype, **point._asdict())
-            count = config.training.steps
-            whole = functools.partial(training_steps.steps, lambda p=prepared: p, count, name)
-            step = [whole, *_makes(name, training_parts(prepared))]
-            plan = _decision(config, prepared.network)
-            yield workloads.Work(f"parts, width {width}", [step, plan])
+            groups = [_step(config, prepared, point), _decision(config, prepared.network)]
+            yield workloads.Workload(f"parts, width {width}", groups)
 
 
-def training_parts(prepared: training_steps.Prepared) -> dict[str, tuple[Callable, tuple]]:
-    """List the parts of a training step with what each is called with."""
-    settings, network, data, stats, compiled = prepared
-    state, key = compiled.init(jax.random.key(0)), jax.random.key(1)
-    size, window = settings.batch_size, network.config.window
+def _step(
+    config: config_dict.ConfigDict,
+    prepared: training_steps.Prepared,
+    point: training_steps.Point,
+) -> Sequence[workloads.Make]:
+    """Build a training step and its parts."""
+    dtype = prepared.settings.model.compute_dtype
+    name = workloads.row_name("parts", "training", dtype, **point._asdict())
+    count = config.training.steps
+    whole = functools.partial(training_steps.steps, lambda: prepared, count, name)
+    return [whole, *_makes(name, training_parts(prepared))]
 
-    def sample(key: Array, data: dataset.Dataset) -> dataset.Windows:
-        return dataset.sample_windows(key, data, size, window)
 
-    def mask(key: Array, windows: dataset.Windows) -> objective.Batch:
-        return objective.make_batch(key, settings, network, stats, windows)
-
+def training_parts(prepared: training_steps.Prepared) -> Parts:
+    """List the parts of a training step."""
+    settings, network, data, stats, program = prepared
+    state, key = program.init(jax.random.key(0)), jax.random.key(1)
+    sample = functools.partial(_sample, settings)
+    mask = functools.partial(_mask, settings, network, stats)
     windows = jax.jit(sample)(key, data)
     batch = jax.jit(mask)(key, windows)
     flat = layout.flat_visible(network.config.modalities, batch.visible)
     whole = jnp.ones((*flat.shape, network.config.width), network.config.compute_dtype)
-    optimizer = optim.make_optimizer(settings.optim)
-
-    def gather(x: Array, flat: Array) -> Array:
-        return gathering.through(gathering.pair(flat)[0], x, lambda rows, _: rows)
-
-    def update(grads: dict, opt_state: optax.OptState, params: dict) -> tuple:
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, optax.global_norm(grads)
-
+    in_layers = layers.parts(settings, network, state.params, batch, whole)
     return {
         "windows": (sample, (key, data)),
         "masks, encoding": (mask, (key, windows)),
-        "gathering": (_both_ways(gather, 1), (whole, flat)),
+        "gathering": (_with_gradient(_gather, 1), (whole, flat)),
         **{
-            part: (_both_ways(function, 2), arguments)
-            for part, (function, arguments) in layers.parts(
-                settings, network, state.params, batch, whole
-            ).items()
+            part: (_with_gradient(function, 2), arguments)
+            for part, (function, arguments) in in_layers.items()
         },
-        "optimiser": (update, (state.params, state.opt_state, state.params)),
+        "optimiser": (
+            functools.partial(_update, settings.optim),
+            (state.params, state.opt_state, state.params),
+        ),
     }
 
 
-def _both_ways(function: Callable, count: int) -> Callable:
-    """Compute a function and its gradient by the first `count` arguments."""
+def _sample(settings: PretrainConfig, key: Array, data: dataset.Dataset) -> dataset.Windows:
+    return dataset.sample_windows(key, data, settings.batch_size, settings.model.window)
+
+
+def _mask(
+    settings: PretrainConfig, network: model.Model, stats: dict, key: Array, windows: Any
+) -> objective.Batch:
+    return objective.make_batch(key, settings, network, stats, windows)
+
+
+def _gather(x: Array, flat: Array) -> Array:
+    """Move visible tokens to the rows of the encoder and back."""
+    return gathering.through(gathering.pair(flat)[0], x, lambda rows, _: rows)
+
+
+def _update(config: OptimConfig, grads: dict, opt_state: optax.OptState, params: dict) -> tuple:
+    updates, opt_state = optim.make_optimizer(config).update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, optax.global_norm(grads)
+
+
+def _with_gradient(function: Callable, count: int) -> Callable:
+    """Compute a function and its gradient with respect to the first `count` arguments."""
 
     def both(*arguments: Any) -> tuple:
         rest = arguments[count:]
@@ -94,8 +112,8 @@ def _both_ways(function: Callable, count: int) -> Callable:
     return both
 
 
-def _decision(config: config_dict.ConfigDict, network: model.Model) -> Sequence[Callable]:
-    """A decision by returns and its parts."""
+def _decision(config: config_dict.ConfigDict, network: model.Model) -> Sequence[workloads.Make]:
+    """Build a decision by M3PC-M and its parts."""
     plan, history = config.plan, config.plan.history
     point = decisions.Point("m3pc_m", plan.candidates, plan.horizon, 1, True)
 
@@ -105,18 +123,15 @@ def _decision(config: config_dict.ConfigDict, network: model.Model) -> Sequence[
 
     settings = point._asdict() | {"width": network.config.width}
     del settings["method"], settings["pruned"]
-    name = workloads.name("parts", "m3pc_m", network.config.compute_dtype, **settings)
+    name = workloads.row_name("parts", "m3pc_m", network.config.compute_dtype, **settings)
     return [whole, *_makes(name, decision_parts(network, point, history))]
 
 
-def decision_parts(
-    network: model.Model, point: decisions.Point, history: int
-) -> dict[str, tuple[Callable, tuple]]:
-    """List the parts of a decision with what each is called with."""
+def decision_parts(network: model.Model, point: decisions.Point, history: int) -> Parts:
+    """List the parts of a decision."""
     weights, contexts, target, key = decisions.random_arguments(network, point, history)
     context = jax.tree.map(lambda x: x[0], contexts)
     plan = decisions.plan_of(point, history)
-
     steps = options.make_steps(plan, training_steps.LIMIT, critic_fn=None, explore=False)
 
     def world(weights: compiled.Weights) -> worlds.World:
@@ -143,7 +158,7 @@ def decision_parts(
     }
 
 
-def _makes(name: dict, parts: dict[str, tuple[Callable, tuple]]) -> list[Callable]:
+def _makes(name: dict, parts: Parts) -> list[workloads.Make]:
     def make(part: str, function: Callable, arguments: tuple) -> workloads.Program:
         call, memory = workloads.compile_call(function, arguments)
         return workloads.Program(name | {"program": part}, call, bytes=memory)

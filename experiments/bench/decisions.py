@@ -1,20 +1,20 @@
-"""Programs of `experiments.bench` that decide: by the policy alone and by planning.
+"""Programs of `experiments.bench` that decide: by the policy alone, and by planning.
 
-Settings vary one by one around the standard point. Decisions are those in the course of an
-episode, with a full window; parameters are random, which changes no time.
+Settings vary one at a time around those of `config.plan`. The decisions are made in the middle of
+an episode, with a full window. Parameters are random; their values do not affect the time.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from ml_collections import config_dict
 
-from experiments.bench import operations, training_steps, workloads
+from experiments.bench import operations, timing, training_steps, workloads
 from mtm_jax import tokens
 from mtm_jax.agents import planner
 from mtm_jax.config import CriticConfig, ModelConfig, PlanConfig
@@ -28,16 +28,16 @@ class Point(NamedTuple):
     """One setting of a decision."""
 
     method: str  # "rcbc", "m3pc_m" or "m3pc_q"
-    candidates: int | None  # N; None where nothing is planned
+    candidates: int | None  # N; None without planning
     horizon: int | None
     environments: int
     pruned: bool | None
 
 
 def points(config: config_dict.ConfigDict, width: int) -> list[list[Point]]:
-    """List what to time at one width, in groups that are timed in one loop.
+    """List what to time at one width, in groups that share a loop.
 
-    M3PC-M over the candidates at every width; the rest at the widths of `config.around`.
+    M3PC-M is timed over the candidates at every width, the rest at the widths of `config.around`.
     """
     n, h = config.plan.candidates, config.plan.horizon
     around = width in config.around
@@ -57,7 +57,7 @@ def points(config: config_dict.ConfigDict, width: int) -> list[list[Point]]:
 
 
 def multiply_adds(network: model.Model, point: Point, history: int) -> int:
-    """Count the products of all environments' decisions."""
+    """Count the multiply-adds of one decision in every environment."""
     if point.method == "rcbc":
         return point.environments * operations.policy(network.config)
     plan = plan_of(point, history)
@@ -67,13 +67,13 @@ def multiply_adds(network: model.Model, point: Point, history: int) -> int:
 def seconds_at(
     rate: float, network: model.Model, group: Sequence[Point], config: config_dict.ConfigDict
 ) -> float:
-    """Say how long calls of a group would take at a rate in GFLOP/s."""
+    """Estimate how long one call of each in a group takes at a rate in GFLOP/s."""
     counts = [multiply_adds(network, point, config.plan.history) for point in group]
     return 2e-9 * sum(counts) / rate
 
 
 def plan_of(point: Point, history: int) -> PlanConfig:
-    """Build the plan of a point: everything is read from one pass, as the released planner does."""
+    """Build the plan of a point; like the released planner it reads everything from one pass."""
     return planner.plan_config(
         point.method,
         readout="fd",
@@ -85,42 +85,44 @@ def plan_of(point: Point, history: int) -> PlanConfig:
     )
 
 
-def works(
-    config: config_dict.ConfigDict, products: training_steps.Products
-) -> training_steps.Works:
-    """All decisions, width by width; what would take too long is left out."""
+def section(
+    config: config_dict.ConfigDict, matmuls: timing.Matmuls
+) -> Iterator[workloads.Workload]:
+    """Time all decisions, width by width, without those that would take too long."""
     for dtype in workloads.dtypes(config):
         for width in config.widths:
             sizes = {"width": width, "encoder_layers": config.encoder_layers}
             network = network_of(compute_dtype=dtype, **sizes)
-            groups, left_out = bearable(config, network, products[dtype].peak)
+            groups, left_out = short_enough(config, network, matmuls[dtype].peak)
             make = functools.partial(compile_point, network, history=config.plan.history)
             makes = [[functools.partial(make, point) for point in group] for group in groups]
-            yield workloads.Work(f"decisions, width {width}", makes, left_out)
+            yield workloads.Workload(f"decisions, width {width}", makes, left_out)
 
 
-def bearable(
+def short_enough(
     config: config_dict.ConfigDict, network: model.Model, peak: float
 ) -> tuple[list[list[Point]], list[str]]:
-    """Drop the last points of groups whose rounds would be too long; say which and why."""
+    """Drop the last points of groups whose rounds would take too long; say which and why."""
     groups, left_out, width = [], [], network.config.width
     for group in points(config, width):
         while group and (needed := seconds_at(peak, network, group, config)) > config.longest:
-            left_out.append(f"{say(group[-1], width)}: {needed:.2g} s a round at that rate")
+            left_out.append(
+                f"{describe(group[-1], width)}: {needed:.2g} s per round at the peak rate"
+            )
             group = group[:-1]
         groups += [group] if group else []
     return groups, left_out
 
 
-def say(point: Point, width: int) -> str:
-    """Name a point in words."""
+def describe(point: Point, width: int) -> str:
+    """Describe a point in words."""
     settings = {k: v for k, v in point._asdict().items() if v is not None and k != "method"}
     named = ", ".join(f"{k} {v}" for k, v in (settings | {"width": width}).items())
     return f"{point.method} with {named}"
 
 
 def network_of(**sizes: Any) -> model.Model:
-    """Make a model with hopper's dimensions."""
+    """Make a model for the dimensions of hopper."""
     return model.make_model(ModelConfig(training_steps.MODALITIES, dropout=0.0, **sizes))
 
 
@@ -137,7 +139,7 @@ def compile_point(network: model.Model, point: Point, history: int) -> workloads
     call, memory = workloads.compile_call(decide, arguments)
     settings = point._asdict() | {"width": network.config.width}
     program = {True: "", None: "", False: "plain"}[settings.pop("pruned")]
-    name = workloads.name("decisions", settings.pop("method"), network.config.compute_dtype)
+    name = workloads.row_name("decisions", settings.pop("method"), network.config.compute_dtype)
     name |= settings | {"program": program}
     count = multiply_adds(network, point, history)
     return workloads.Program(name, call, count, decisions=point.environments, bytes=memory)
@@ -153,7 +155,7 @@ def _plan(act: Callable, *arguments: Any) -> jax.Array:
 
 
 def random_arguments(network: model.Model, point: Point, history: int) -> tuple:
-    """Make what a planner takes: weights, full windows, a target and a key."""
+    """Make the arguments of a planner: weights, full windows, a target and a key."""
     dims = {m.name: m.features for m in network.config.modalities}
     stats = {m: tokens.identity_stats(n) for m, n in dims.items()}
     critic = None
@@ -168,7 +170,7 @@ def random_arguments(network: model.Model, point: Point, history: int) -> tuple:
 def full_windows(
     environments: int, dims: dict[str, int], window: int, history: int
 ) -> context_lib.Context:
-    """Windows in the course of an episode."""
+    """Make windows of the middle of an episode."""
     begin = functools.partial(context_lib.begin, action_dim=dims["actions"], window=window)
     contexts = jax.vmap(begin)(jnp.zeros((environments, dims["states"])))
     return contexts.replace(slot=jnp.full(environments, history, jnp.int32))

@@ -1,4 +1,4 @@
-"""The figure of `experiments.bench`: how long a decision takes."""
+"""The figure of `experiments.bench`: the time of a decision against the number of candidates."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mtm_jax.plots import figures
 
 
 def latency(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
-    """Draw the time of one environment's M3PC-M decision against the candidates, by width.
+    """Draw the time of an M3PC-M decision in one environment against the candidates, by width.
 
-    A dashed line is the time of the policy alone. Of two compute types the last one is drawn.
+    Dashed lines are the times without planning. Of several compute types the last one is drawn.
 
     Args:
-        rows: of the results of `experiments.bench`.
+        rows: results of `experiments.bench`.
         path: the PNG file to write.
     """
     single = [
@@ -37,14 +37,14 @@ def latency(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
             for row in single:
                 if (row["what"], row["width"]) == ("rcbc", width):
                     axis.axhline(1e3 * row["seconds"], color=colour, lw=1, ls="--")
-        axis.set_xlabel("candidates")
-        axis.set_ylabel("ms a decision (dashed: without planning)")
+        axis.set_xlabel("candidates (N)")
+        axis.set_ylabel("time of a decision (ms)")
         axis.legend(fontsize=8)
         return figures.save(fig, path)
 
 
 def curve(planned: Sequence[Mapping], width: int) -> list[tuple[int, float]]:
-    """Pair candidates with milliseconds at one width, over the horizon that most rows have."""
+    """List (candidates, milliseconds) at one width, for the most frequent horizon."""
     rows = [row for row in planned if row["width"] == width]
     horizons = [row["horizon"] for row in rows]
     usual = max(set(horizons), key=horizons.count)

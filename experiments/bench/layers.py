@@ -1,19 +1,27 @@
-"""The parts of the model in a training step, as `experiments.bench.parts` times them."""
+"""The parts of the model in a training step, which `experiments.bench.breakdown` times.
+
+Each part is a function of its parameters and of activations of the shapes that it has in the step:
+`rows` [R, L, C] in the encoder and `whole` [B, L, C] in the decoder, where L counts the tokens of a
+window.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mtm_jax.config import PretrainConfig
+from mtm_jax.config import ModelConfig, PretrainConfig
 from mtm_jax.models import heads, layout, networks
 from mtm_jax.models import packing as gathering
 from mtm_jax.models import trajectory_model as model
 from mtm_jax.training import objective
 from mtm_jax.types import Tokens
+
+Layer = Callable[[dict, Array], Array]  # parameters and activations of one layer -> activations
 
 
 def parts(
@@ -23,85 +31,94 @@ def parts(
     batch: objective.Batch,
     whole: Array,
 ) -> dict[str, tuple[Callable, tuple]]:
-    """List functions of parameters and activations; whatever follows these is no variable.
+    """List the parts with their arguments; gradients are taken of the first two of these.
 
     Args:
         settings: of the training.
         network: the model.
         params: its parameters.
         batch: tokens and masks.
-        whole: activations of all tokens, [B, L, C]; the encoder works on rows of two windows each.
+        whole: activations of all tokens, [B, L, C].
     """
-    config, size = network.config, settings.batch_size
-    flat = layout.flat_visible(config.modalities, batch.visible)
-    paired = size >= gathering.SMALLEST_BATCH and size % 2 == 0
-    rows = whole[: size // 2] if paired else whole
-    readable = jax.jit(gathering.pair)(flat)[0].readable if paired else flat[:, None, :]
+    config = network.config
+    rows, readable = _encoder_rows(settings.batch_size, config, batch, whole)
     activations = rows, whole
-
-    def embed(params: dict, whole: Array, tokens: Tokens) -> list[Array]:
-        decoded = layout.split(whole, config)
-        return [
-            linear(params[f"{side}_embed_{name}"], x.astype(whole.dtype))
-            for name in decoded
-            for side, x in (("encoder", tokens[name]), ("decoder", decoded[name][..., 0, :]))
-        ]
-
-    def project(layer: dict, x: Array) -> Array:
-        qkv = linear(layer["attention"]["qkv"], x)
-        return linear(layer["attention"]["out"], sum(jnp.split(qkv, 3, axis=-1)))
-
-    def feed_forward(layer: dict, x: Array) -> Array:
-        return linear(layer["ffn_out"], networks.gelu(linear(layer["ffn_in"], x)))
-
-    def normalise(layer: dict, x: Array) -> Array:
-        for name in ("norm1", "norm2"):
-            x = networks.layer_norm(name).apply({"params": layer[name]}, x)
-        return x.astype(whole.dtype)
-
-    def mix(params: dict, activations: tuple, readable: Array) -> tuple:
-        rows, whole = activations
-        for _ in range(config.encoder_layers):
-            rows = attend(rows, config.heads, readable)
-        for _ in range(config.decoder_layers):
-            whole = attend(whole, config.heads, None)
-        return rows, whole
-
-    def finish(params: dict, whole: Array, batch: objective.Batch, key: Array) -> Array:
-        outputs = {}
-        for spec in config.modalities:
-            head = heads.make_head(spec, config.width, whole.dtype)
-            x = layout.split(whole, config)[spec.name][..., 0, :]
-            outputs[spec.name] = head.apply({"params": params[f"head_{spec.name}"]}, x)
-        batch = objective.add_noise(key, settings, network, batch)
-        return objective.loss(settings, network, outputs, batch, jnp.float32(0.1))[0]
-
     embeddings = {name: x for name, x in params.items() if "_embed_" in name}
     ends = {name: x for name, x in params.items() if name.startswith("head_")}
-    attention, ffn, norms = (
-        (_only(network, params, *names), activations)
-        for names in (("attention",), ("ffn_in", "ffn_out"), ("norm1", "norm2"))
-    )
+
+    def layers(function: Layer, *names: str) -> tuple[Callable, tuple]:
+        return _through_layers(function), (_modules(config, params, *names), activations)
+
     return {
-        "embedding": (embed, (embeddings, whole, batch.tokens)),
-        "projections": (_through_layers(project), attention),
-        "attention": (mix, ({}, activations, readable)),
-        "feed-forward": (_through_layers(feed_forward), ffn),
-        "normalisation": (_through_layers(normalise), norms),
-        "heads, losses": (finish, (ends, whole, batch, jax.random.key(0))),
+        "embedding": (functools.partial(embed, config), (embeddings, whole, batch.tokens)),
+        "projections": layers(project, "attention"),
+        "attention": (functools.partial(mix, config), ({}, activations, readable)),
+        "feed-forward": layers(feed_forward, "ffn_in", "ffn_out"),
+        "normalisation": layers(normalise, "norm1", "norm2"),
+        "heads, losses": (
+            functools.partial(finish, settings, network),
+            (ends, whole, batch, jax.random.key(0)),
+        ),
     }
 
 
-def _only(network: model.Model, params: dict, *names: str) -> dict:
-    """Take some modules of every layer."""
-    config = network.config
-    return {
-        stack: [{n: params[stack][f"layer_{k}"][n] for n in names} for k in range(layers)]
-        for stack, layers in (
-            ("encoder", config.encoder_layers),
-            ("decoder", config.decoder_layers),
-        )
-    }
+def embed(config: ModelConfig, params: dict, whole: Array, tokens: Tokens) -> list[Array]:
+    """Embed tokens for the encoder and encoded tokens for the decoder."""
+    decoded = layout.split(whole, config)
+    return [
+        linear(params[f"{side}_embed_{name}"], x.astype(whole.dtype))
+        for name in decoded
+        for side, x in (("encoder", tokens[name]), ("decoder", decoded[name][..., 0, :]))
+    ]
+
+
+def project(layer: dict, x: Array) -> Array:
+    """Project to queries, keys and values, and back from the width of their sum."""
+    qkv = linear(layer["attention"]["qkv"], x)
+    return linear(layer["attention"]["out"], sum(jnp.split(qkv, 3, axis=-1)))
+
+
+def feed_forward(layer: dict, x: Array) -> Array:
+    """Apply the feed-forward block."""
+    return linear(layer["ffn_out"], networks.gelu(linear(layer["ffn_in"], x)))
+
+
+def normalise(layer: dict, x: Array) -> Array:
+    """Apply both LayerNorms of a layer."""
+    dtype = x.dtype
+    for name in ("norm1", "norm2"):
+        x = networks.layer_norm(name).apply({"params": layer[name]}, x)
+    return x.astype(dtype)
+
+
+def mix(
+    config: ModelConfig, params: dict, activations: tuple[Array, Array], readable: Array
+) -> tuple[Array, Array]:
+    """Apply the attention of all layers, without projections."""
+    rows, whole = activations
+    for _ in range(config.encoder_layers):
+        rows = attend(rows, config.heads, readable)
+    for _ in range(config.decoder_layers):
+        whole = attend(whole, config.heads, None)
+    return rows, whole
+
+
+def finish(
+    settings: PretrainConfig,
+    network: model.Model,
+    params: dict,
+    whole: Array,
+    batch: objective.Batch,
+    key: Array,
+) -> Array:
+    """Predict all tokens and compute the loss."""
+    config, outputs = network.config, {}
+    for spec in config.modalities:
+        head = heads.make_head(spec, config.width, whole.dtype)
+        x = layout.split(whole, config)[spec.name][..., 0, :]
+        outputs[spec.name] = head.apply({"params": params[f"head_{spec.name}"]}, x)
+    batch = objective.add_noise(key, settings, network, batch)
+    return objective.loss(settings, network, outputs, batch, jnp.float32(0.1))[0]
 
 
 def linear(params: dict, x: Array) -> Array:
@@ -110,10 +127,10 @@ def linear(params: dict, x: Array) -> Array:
 
 
 def attend(x: Array, heads: int, readable: Array | None) -> Array:
-    """Let tokens [B, L, C] that are queries, keys and values read each other."""
+    """Apply attention to tokens [B, L, C] that are queries, keys and values at the same time."""
     split = x.reshape(*x.shape[:-1], heads, -1).swapaxes(-2, -3)  # [B, heads, L, d]
-    product = {"preferred_element_type": jnp.float32}
-    logits = jnp.einsum("bhqd,bhkd->bhqk", split * split.shape[-1] ** -0.5, split, **product)
+    accumulate = {"preferred_element_type": jnp.float32}
+    logits = jnp.einsum("bhqd,bhkd->bhqk", split * split.shape[-1] ** -0.5, split, **accumulate)
     if readable is not None:
         logits = logits + jnp.where(readable, 0.0, -1e9)[:, None]
     weights = jax.nn.softmax(logits).astype(x.dtype)
@@ -121,8 +138,27 @@ def attend(x: Array, heads: int, readable: Array | None) -> Array:
     return mixed.swapaxes(-2, -3).reshape(x.shape)
 
 
-def _through_layers(function: Callable[[dict, Array], Array]) -> Callable:
-    """Apply what a layer does in all layers of the encoder and of the decoder."""
+def _encoder_rows(
+    size: int, config: ModelConfig, batch: objective.Batch, whole: Array
+) -> tuple[Array, Array]:
+    """Take activations of the encoder's rows, two windows in each, and what they may attend to."""
+    flat = layout.flat_visible(config.modalities, batch.visible)
+    if size >= gathering.SMALLEST_BATCH and size % 2 == 0:
+        return whole[: size // 2], jax.jit(gathering.pair)(flat)[0].readable
+    return whole, flat[:, None, :]
+
+
+def _modules(config: ModelConfig, params: dict, *names: str) -> dict[str, list[dict]]:
+    """Take the parameters of some modules of every layer: stack -> layers."""
+    depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
+    return {
+        stack: [{n: params[stack][f"layer_{k}"][n] for n in names} for k in range(depth)]
+        for stack, depth in depths.items()
+    }
+
+
+def _through_layers(function: Layer) -> Callable:
+    """Apply a function in all layers of the encoder and of the decoder."""
 
     def through(params: dict, activations: tuple[Array, Array]) -> tuple[Array, Array]:
         rows, whole = activations

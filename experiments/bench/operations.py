@@ -1,8 +1,8 @@
-"""Counting the multiply-adds of matrix products: what a decision or a training step costs.
+"""Multiply-adds of the matmuls in a decision, a training step or an update of a critic.
 
-Counted are the products that the programs compute for one environment. Elementwise work, softmax
-and normalisation are left out, and so is what padding adds. XLA's own count takes the body of a
-loop once, however often it runs, so it is of no use where candidates come in chunks.
+Counted are the matmuls of one environment, without padding; elementwise work, softmax and
+normalisation are not counted. XLA's own count is of no use here: it counts the body of a loop once,
+however often it runs, and candidates are computed in chunks.
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ from mtm_jax.config import CriticConfig, ModelConfig, PlanConfig
 
 
 def policy(model: ModelConfig) -> int:
-    """Count one return-conditioned decision: a whole pass, read for the modes of its actions."""
+    """Count a decision of rcbc: a full pass that predicts the modes of the actions."""
     spec = next(m for m in model.modalities if m.name == "actions")
     spread = model.window * model.width * spec.features if spec.head == "tanh_normal" else 0
-    return whole_pass(model, ("actions",)) - spread
+    return full_pass(model, ("actions",)) - spread
 
 
 def training_step(model: ModelConfig, batch_size: int) -> int:
-    """Count one training step: the gradients cost twice as much as the pass.
+    """Count a training step: the backward pass costs twice as much as the forward pass.
 
-    The first products need no gradient of their inputs, the raw tokens; these are not counted.
+    The first matmuls need no gradient with respect to their inputs, which are the raw tokens.
     """
     every = {m.name: model.window for m in model.modalities}
-    passes = 3 * whole_pass(model, tuple(every)) - _embedding(model, every)
+    passes = 3 * full_pass(model, tuple(every)) - _embedding(model, every)
     return batch_size * passes
 
 
 def decision(model: ModelConfig, plan: PlanConfig, critic: CriticConfig | None = None) -> int:
-    """Count one planned decision with a full window, by the planner that `plan.pruned` chooses.
+    """Count a planned decision with a full window.
 
     Args:
-        model, plan: of the decision.
-        critic: under guidance "critic", what values the candidates.
+        model: the model.
+        plan: options of the plan; `pruned` chooses the way to compute it.
+        critic: the critic that values the candidates, under guidance "critic".
     """
     world = _pruned_world if plan.pruned else _plain_world
     features = {m.name: m.features for m in model.modalities}
@@ -48,9 +49,9 @@ def decision(model: ModelConfig, plan: PlanConfig, critic: CriticConfig | None =
 
 
 def critic_update(critic: CriticConfig, obs_dim: int, action_dim: int) -> int:
-    """Count one update of IQL without its policy: Q and V valued once, and each learnt once.
+    """Count an IQL update without the policy: Q and V are evaluated once, and each is trained once.
 
-    Learning costs three times the pass, less the gradients of what goes in.
+    Training costs three times the forward pass, less the gradient with respect to the inputs.
     """
 
     def network(inputs: int) -> int:
@@ -61,16 +62,16 @@ def critic_update(critic: CriticConfig, obs_dim: int, action_dim: int) -> int:
     return critic.batch_size * (critic.members * network(obs_dim + action_dim) + network(obs_dim))
 
 
-def whole_pass(
+def full_pass(
     model: ModelConfig, read: Sequence[str], candidates: int = 1, own: Sequence[str] = ()
 ) -> int:
-    """Count `Model.apply` on one window for each of N candidates.
+    """Count `Model.apply` on a window of each of N candidates.
 
     Args:
         model: the model.
-        read: modalities whose predictions are read.
+        read: modalities whose predictions are used.
         candidates: N.
-        own: modalities whose values differ among candidates; others are embedded once.
+        own: modalities that differ between candidates; the others are embedded once.
     """
     width, slots = model.width, {m.name: model.window for m in model.modalities}
     tokens = sum(model.window * m.tokens_per_step for m in model.modalities)
@@ -93,9 +94,9 @@ def query(
 
     Args:
         model: the model.
-        shared: modality -> visible tokens that all candidates have in common.
-        own: modality -> visible tokens of each candidate.
-        asked: modality -> hidden tokens to predict.
+        shared: modality -> number of visible tokens that all candidates share.
+        own: modality -> number of visible tokens of each candidate itself.
+        asked: modality -> number of hidden tokens to predict.
         candidates: N.
     """
     heads = _heads(model, asked)
@@ -125,27 +126,27 @@ def _pruned_world(model: ModelConfig, plan: PlanConfig) -> int:
 
 def _plain_world(model: ModelConfig, plan: PlanConfig) -> int:
     n, scored = plan.candidates, _scored(plan)
-    proposals = whole_pass(model, ("actions",))
+    proposals = full_pass(model, ("actions",))
     if plan.readout == "fd":
-        return proposals + whole_pass(model, scored, n, ("actions",))
-    states = whole_pass(model, ("states",), n, ("actions",))
+        return proposals + full_pass(model, scored, n, ("actions",))
+    states = full_pass(model, ("states",), n, ("actions",))
     later = tuple(name for name in scored if name != "states")
-    return proposals + states + whole_pass(model, later, n, ("states", "actions"))
+    return proposals + states + full_pass(model, later, n, ("states", "actions"))
 
 
 def _scored(plan: PlanConfig) -> tuple[str, ...]:
-    """Predictions that utilities are made of: returns need no states, a critic no returns."""
+    """List the predictions that utilities are computed from."""
     return ("rewards", "returns") if plan.guidance == "returns" else ("rewards", "states")
 
 
 def _embedding(model: ModelConfig, tokens: Mapping[str, int]) -> int:
-    """Tokens by modality, into the encoder; steps of categorical modalities."""
+    """Count the embedding of tokens (modality -> number; steps of categorical modalities)."""
     inputs = {m.name: m.features * m.tokens_per_step for m in model.modalities}
     return sum(n * inputs[name] * model.width for name, n in tokens.items())
 
 
 def _heads(model: ModelConfig, tokens: Mapping[str, int]) -> int:
-    """Predictions of so many steps by modality."""
+    """Count the output heads of modality -> number of steps."""
     specs, width = {m.name: m for m in model.modalities}, model.width
 
     def one(name: str) -> int:
@@ -158,18 +159,18 @@ def _heads(model: ModelConfig, tokens: Mapping[str, int]) -> int:
 
 
 def _layer(model: ModelConfig, tokens: int, keys: int) -> int:
-    """One transformer layer on so many tokens, each of which reads so many keys."""
+    """Count a transformer layer on `tokens` tokens that attend to `keys` keys."""
     return 3 * tokens * model.width**2 + _update(model, tokens, keys)
 
 
 def _update(model: ModelConfig, tokens: int, keys: int) -> int:
-    """The same once queries, keys and values are projected."""
+    """Count a transformer layer after the projection of queries, keys and values."""
     attention = 2 * tokens * keys * model.width
     return attention + tokens * (1 + 2 * model.ffn_multiplier) * model.width**2
 
 
 def _encode(model: ModelConfig, shared: int, own: int, candidates: int) -> int:
-    """The encoder; its first layer projects once what candidates share."""
+    """Count the encoder; its first layer projects the tokens that candidates share only once."""
     tokens = shared + own
     first = 3 * (shared + candidates * own) * model.width**2
     later = (model.encoder_layers - 1) * _layer(model, tokens, tokens)
@@ -177,12 +178,12 @@ def _encode(model: ModelConfig, shared: int, own: int, candidates: int) -> int:
 
 
 def _read(model: ModelConfig, seen: int, asked: int, candidates: int) -> int:
-    """The decoder; its last layer updates only what is asked for."""
+    """Count the decoder; its last layer updates only the tokens that are asked for."""
     width, masks = model.width, model.window * len(model.modalities)
     entry = (candidates * seen + masks) * width**2
     earlier = (model.decoder_layers - 1) * _layer(model, masks + seen, masks + seen)
     distinct = 1 if model.decoder_layers == 1 else candidates  # of the mask tokens
     keys = distinct * 3 * masks * width**2 + candidates * 2 * seen * width**2
-    # What mask tokens think of each other is the same for all candidates, once.
+    # Logits between mask tokens are the same for all candidates and computed once.
     saved = (candidates - distinct) * asked * masks * width
     return entry + candidates * (earlier + _update(model, asked, masks + seen)) + keys - saved

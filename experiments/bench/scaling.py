@@ -1,4 +1,4 @@
-"""How times grow, and what they add up to: the summary of `experiments.bench`."""
+"""The summary of `experiments.bench`: how times grow with each setting, and what follows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from experiments.bench import workloads
 
-_LEAST = 3  # points of a curve
-GOAL = 0.03  # share of a training step that sampling its windows may take
+_FEWEST = 3  # points of a curve
+GOAL = 0.03  # share of a training step that the sampling of its windows may take
 
 
 class Growth(NamedTuple):
@@ -19,15 +19,15 @@ class Growth(NamedTuple):
     what: str
     axis: str
     points: list[tuple[int, float]]  # (setting, seconds), in order
-    exponent: float  # of a power law through the upper half of the points
+    exponent: float  # of a power law fitted to the upper half of the points
 
 
 def growths(rows: Sequence[Mapping[str, Any]]) -> list[Growth]:
-    """Find every curve among rows: three points or more that differ in one setting only."""
+    """Find all curves among the rows: at least three points that differ in one setting only."""
     found = {}
     for row in rows:
         if row["section"] in ("peer", "parts", "presets"):
-            continue  # other programs, or the same once more
+            continue  # other programs, or repetitions
         for axis in workloads.AXES:
             if row[axis] is not None:
                 fixed = [(a, row[a]) for a in workloads.AXES if a != axis]
@@ -37,19 +37,19 @@ def growths(rows: Sequence[Mapping[str, Any]]) -> list[Growth]:
     return [
         Growth(_describe(dict(key[1:])), key[0], sorted(curve.items()), exponent(curve))
         for key, curve in found.items()
-        if len(curve) >= _LEAST
+        if len(curve) >= _FEWEST
     ]
 
 
 def exponent(curve: Mapping[int, float]) -> float:
-    """Fit time = c x^k through the upper half of a curve's points, at least two; return k."""
+    """Fit time = c x^k to the upper half of the points, at least two of them; return k."""
     points = sorted(curve.items())
     upper = np.log(points[-max(2, -(-len(points) // 2)) :])
     return float(np.polyfit(upper[:, 0], upper[:, 1], 1)[0])
 
 
 def sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say how much sampling takes, how long presets train, and what PyTorch takes."""
+    """State the share of sampling, the times of whole trainings and the comparison with PyTorch."""
     found = []
     shares = [r["ratio_to_first"] for r in rows if r["what"] == "windows"]
     if shares:
@@ -61,7 +61,7 @@ def sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         if steps := row.get("whole_training_steps"):
             hours = steps * row["seconds"] / 3600
-            found.append(f"A {row['what']} training is {steps} steps: {hours:.2g} hours")
+            found.append(f"A training of {row['what']} is {steps} steps: {hours:.2g} hours")
     for row in rows:
         if row["section"] == "seeds" and row["ratio_to_first"]:
             found.append(

@@ -11,7 +11,7 @@ import rich.table
 
 from experiments.bench import scaling
 
-_COLUMNS = ("", "settings", "time", "a second", "GFLOP/s", "share", "MB", "to first")
+_COLUMNS = ("", "settings", "time", "per s", "GFLOP/s", "share", "MB", "to first")
 _NAMES = {
     "width": "width {}",
     "batch_size": "batch {}",
@@ -26,7 +26,7 @@ _WIDTH = 100
 
 
 def show(report: Mapping[str, Any]) -> None:
-    """Print the rows, section by section, what they are shares of, and how times grow."""
+    """Print the rows by section, the meaning of the columns, and how times grow."""
     table = _table(_COLUMNS, wrapped=1)
     rows = report["rows"]
     for k, row in enumerate(rows):
@@ -39,17 +39,17 @@ def show(report: Mapping[str, Any]) -> None:
 
 
 def caption(report: Mapping[str, Any]) -> str:
-    """Say what the figures are shares of, what they come to, and what is missing."""
+    """Explain the columns and the shares, summarise the rows, and say what was left out."""
     machine = report["machine"]
     rates = ", ".join(
-        f"{rate:.0f} GFLOP/s in {dtype} products of {machine['product_sizes'][dtype]} squared"
+        f"{rate:.0f} GFLOP/s in {dtype} matmuls of size {machine['product_sizes'][dtype]}"
         for dtype, rate in machine["product_gflops"].items()
     )
     parts = [
         f"{machine['versions']['device']}, {machine['cores']} cores of {machine['cpu']}: {rates}, "
-        "measured between the calls; share is of these.",
-        "Time: of a step, update or decision. A second: these, of all environments. MB: "
-        "temporaries and arguments. To first: against the program that leads its loop.",
+        "measured between the calls; share is relative to these.",
+        "time: of a step, update or decision; per s: of these, over all environments; MB: "
+        "temporaries and arguments; to first: time relative to the first program of its loop.",
     ]
     parts += [f"{sentence}." for sentence in scaling.sentences(report["rows"])]
     parts += [f"Left out: {reason}." for reason in report["left_out"]]
@@ -57,13 +57,13 @@ def caption(report: Mapping[str, Any]) -> str:
 
 
 def _growth_table(grown: Sequence[scaling.Growth]) -> rich.table.Table:
-    table = _table(("time of", "grows with", "from", "to", "as its power"), wrapped=0)
+    table = _table(("time of", "grows with", "from", "to", "exponent"), wrapped=0)
     for growth in grown:
         (low, first), (high, last) = growth.points[0], growth.points[-1]
         ends = (f"{low}: {_time(first)}", f"{high}: {_time(last)}")
         power = f"{growth.exponent:.2f}"
         table.add_row(growth.what, growth.axis.replace("_", " "), *ends, power)
-    table.caption = "Powers are fitted through the upper half of the points."
+    table.caption = "Exponents of power laws, fitted to the upper half of the points."
     return table
 
 
@@ -82,7 +82,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def label(row: Mapping[str, Any]) -> str:
-    """Name what a row timed."""
+    """Name the program of a row."""
     if row["section"] == "parts" and row["program"]:
         return f"  {row['program']}"
     dtype = " bf16" if row["compute_dtype"] == "bfloat16" else ""
@@ -90,7 +90,7 @@ def label(row: Mapping[str, Any]) -> str:
 
 
 def describe(name: Mapping[str, Any]) -> str:
-    """Name what a row would time, with its settings."""
+    """Name the program of a row with its settings."""
     return f"{label(name).strip()} with {_settings(name)}"
 
 

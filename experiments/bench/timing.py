@@ -1,10 +1,10 @@
-"""Timing of calls in alternation with matrix products, so that a drifting machine slows both."""
+"""Timing of calls that alternate with a matmul, so that a machine whose speed drifts slows both."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 from experiments.bench import workloads
 from experiments.bench.workloads import Call, Program
 
-# Sides of the square products among which the one that reaches the peak is found.
+# Sizes of the square matmuls among which one that reaches the peak rate is sought.
 _SIZES = {"cpu": (512, 1024, 2048)}
 _SIZES_OF_ACCELERATORS = (2048, 4096, 8192)
 _NEAR_PEAK = 0.95
@@ -22,35 +22,38 @@ _LONG = 1.0  # s
 _FEWEST = 3  # rounds that count, however long they are
 
 
-class Product(NamedTuple):
-    """A square matrix product."""
+class Matmul(NamedTuple):
+    """A square matmul, whose rate the programs are compared with."""
 
     size: int
     call: Call
-    peak: float = 0.0  # GFLOP/s that it was chosen by
+    peak: float = 0.0  # GFLOP/s at which it was chosen
 
     def rate(self, seconds: float) -> float:
-        """Give GFLOP/s."""
+        """Convert the time of a call to GFLOP/s."""
         return 2e-9 * self.size**3 / seconds
 
 
-def find_product(dtype: str = "float32", sizes: Sequence[int] = (), repeats: int = 3) -> Product:
-    """Find the smallest product that comes near the best rate.
+Matmuls = Mapping[str, Matmul]  # compute type -> matmul
+
+
+def find_matmul(dtype: str = "float32", sizes: Sequence[int] = (), repeats: int = 3) -> Matmul:
+    """Find the smallest matmul that comes near the best rate.
 
     Args:
         dtype: of the factors.
-        sizes: to choose among; by default what suits the device.
-        repeats: of each.
+        sizes: to choose among; by default those that suit the device.
+        repeats: calls of each.
     """
     sizes = sizes or _SIZES.get(jax.default_backend(), _SIZES_OF_ACCELERATORS)
     found = []
     for size in sizes:
         x = jnp.ones((size, size), dtype)
-        product = Product(size, workloads.compile_call(lambda a: a @ a, (x,))[0])
-        times = alternate([product.call], 0.0, repeats)[:, 0]
-        found.append(product._replace(peak=product.rate(float(np.median(times)))))
-    best = max(product.peak for product in found)
-    return next(product for product in found if product.peak >= _NEAR_PEAK * best)
+        matmul = Matmul(size, workloads.compile_call(lambda a: a @ a, (x,))[0])
+        times = alternate([matmul.call], 0.0, repeats)[:, 0]
+        found.append(matmul._replace(peak=matmul.rate(float(np.median(times)))))
+    best = max(matmul.peak for matmul in found)
+    return next(matmul for matmul in found if matmul.peak >= _NEAR_PEAK * best)
 
 
 def alternate(
@@ -58,12 +61,12 @@ def alternate(
 ) -> np.ndarray:
     """Time calls in turn, round after round: [rounds, calls] seconds.
 
-    The first round is not counted, unless it is so long that no warming up matters.
+    The first round warms up and does not count, unless it is long.
 
     Args:
         calls: what to time.
-        seconds: to go on for.
-        repeats: rounds at least.
+        seconds: shortest duration of all rounds together.
+        repeats: smallest number of rounds.
         patience: seconds after which three rounds are enough.
     """
     started = time.perf_counter()
@@ -83,19 +86,19 @@ def alternate(
 
 def measure(
     programs: Sequence[Program],
-    product: Product,
+    matmul: Matmul,
     seconds: float,
     repeats: int,
     patience: float = float("inf"),
 ) -> list[dict[str, Any]]:
-    """Time programs in one loop with a matrix product; one row for each.
+    """Time programs in one loop with a matmul; return a row for each.
 
-    `ratio_to_first` compares steps with those of the first program round by round, where there are
-    several.
+    `ratio_to_first` is the median over the rounds of the time relative to the first program's;
+    None for the first itself.
     """
-    calls = [p.call for p in programs] + [product.call]
+    calls = [p.call for p in programs] + [matmul.call]
     times = alternate(calls, seconds, repeats, patience)
-    rate = product.rate(float(np.median(times[:, -1])))
+    rate = matmul.rate(float(np.median(times[:, -1])))
     steps = times[:, :-1] / [p.steps for p in programs]
     return [
         program.name | _figures(program, steps[:, k], steps[:, 0] if k else None, rate)
@@ -106,7 +109,7 @@ def measure(
 def _figures(
     program: Program, steps: np.ndarray, first: np.ndarray | None, rate: float
 ) -> dict[str, Any]:
-    """Say what one program's steps, [rounds] seconds, come to."""
+    """Summarise the times of one program's steps, [rounds] seconds."""
     median = statistics.median(steps)
     achieved = 2e-9 * program.multiply_adds / median
     return {

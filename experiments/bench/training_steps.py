@@ -1,4 +1,4 @@
-"""Programs of `experiments.bench` that train: gradient steps and window sampling."""
+"""Programs of `experiments.bench` that train: gradient steps, and the sampling of windows."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ MODALITIES = (
     ModalitySpec("actions", 3, head="tanh_normal"),
     ModalitySpec("rewards", 1),
 )
-LIMIT = 1000  # steps of an episode
+LIMIT = 1000  # time limit of an episode, in steps
 
-Products = Mapping[str, timing.Product]
-Works = Iterator[workloads.Work]
+Workloads = Iterator[workloads.Workload]
 
 
 class Point(NamedTuple):
@@ -40,7 +39,7 @@ class Point(NamedTuple):
 
 
 def points(config: config_dict.ConfigDict) -> list[Point]:
-    """List what to time: every size, and around one of them each setting for itself."""
+    """List what to time: every size, and around the first one each setting by itself."""
     sizes, window = config.training, ModelConfig(MODALITIES).window
     found = [Point(*size, window) for size in zip(sizes.widths, sizes.batches, strict=True)]
     centre = found[0]
@@ -49,25 +48,25 @@ def points(config: config_dict.ConfigDict) -> list[Point]:
     return list(dict.fromkeys(found))
 
 
-def works(config: config_dict.ConfigDict, products: Products) -> Works:
-    """Training steps without a preset's extras; the windows of each are sampled beside it."""
+def section(config: config_dict.ConfigDict, matmuls: timing.Matmuls) -> Workloads:
+    """Time plain training steps, each together with the sampling of its windows."""
     for dtype in workloads.dtypes(config):
         groups = []
         for point in points(config):
             settings = plain_settings(point, config.encoder_layers, dtype)
             prepared = functools.cache(functools.partial(prepare, settings))
-            name = workloads.name("training", "training", dtype, **point._asdict())
+            name = workloads.row_name("training", "training", dtype, **point._asdict())
             groups.append(
                 [
                     functools.partial(steps, prepared, config.training.steps, name),
                     functools.partial(sampling, prepared, name | {"what": "windows"}),
                 ]
             )
-        yield workloads.Work("training", groups)
+        yield workloads.Workload("training", groups)
 
 
-def preset_works(config: config_dict.ConfigDict, products: Products) -> Works:
-    """Training steps as the presets have them; a row says how many a training takes."""
+def preset_section(config: config_dict.ConfigDict, matmuls: timing.Matmuls) -> Workloads:
+    """Time the training steps of the presets; rows hold how many steps a training takes."""
     usual = ("small",) if jax.default_backend() == "cpu" else ("small", "base", "paper")
     for preset in dict.fromkeys(usual if "auto" in config.presets else config.presets):
         chosen = config_files.load(f"configs/pretrain.py:hopper-medium,preset={preset}")
@@ -75,30 +74,30 @@ def preset_works(config: config_dict.ConfigDict, products: Products) -> Works:
         settings = build.pretrain_config(chosen, data)
         point = Point(settings.model.width, settings.batch_size, settings.model.window)
         dtype = settings.model.compute_dtype
-        name = workloads.name("presets", f"preset {preset}", dtype, **point._asdict())
+        name = workloads.row_name("presets", f"preset {preset}", dtype, **point._asdict())
         name |= {"whole_training_steps": chosen.steps}
         prepared = functools.cache(functools.partial(prepare, settings))
         make = functools.partial(steps, prepared, config.training.steps, name)
-        yield workloads.Work(f"preset {preset}", [[make]])
+        yield workloads.Workload(f"preset {preset}", [[make]])
 
 
-def seed_works(config: config_dict.ConfigDict, products: Products) -> Works:
-    """Training steps of a preset, with one seed and with several in one program."""
+def seed_section(config: config_dict.ConfigDict, matmuls: timing.Matmuls) -> Workloads:
+    """Time training steps of a preset with one seed and with several in one program."""
     preset = "small" if jax.default_backend() == "cpu" else "base"
     chosen = config_files.load(f"configs/pretrain.py:hopper-medium,preset={preset}")
     settings = build.pretrain_config(chosen, build.split(trajectories(), chosen))
     prepared = functools.cache(functools.partial(prepare, settings))
-    name = workloads.name("seeds", f"preset {preset}", settings.model.compute_dtype)
+    name = workloads.row_name("seeds", f"preset {preset}", settings.model.compute_dtype)
     count = config.training.steps
     group = [
         functools.partial(seed_steps, prepared, count, name | {"seeds": seeds})
         for seeds in dict.fromkeys((1, *config.seeds))
     ]
-    yield workloads.Work("seeds", [group])
+    yield workloads.Workload("seeds", [group])
 
 
 def seed_steps(prepared: Any, count: int, name: dict[str, Any]) -> workloads.Program:
-    """Compile `count` training steps a call, of all seeds."""
+    """Compile a call of `count` training steps of all seeds."""
     settings, network, data, stats, compiled = prepared()
     seeds, key = name["seeds"], jax.random.key(0)
     if seeds > 1:
@@ -106,12 +105,12 @@ def seed_steps(prepared: Any, count: int, name: dict[str, Any]) -> workloads.Pro
         compiled = program.make_group_program([training] * seeds)
         key = jax.random.split(key, seeds)
     call, memory = compile_program(compiled, data, count, key)
-    products = seeds * operations.training_step(settings.model, settings.batch_size)
-    return workloads.Program(name, call, products, steps=count, bytes=memory)
+    counted = seeds * operations.training_step(settings.model, settings.batch_size)
+    return workloads.Program(name, call, counted, steps=count, bytes=memory)
 
 
 def plain_settings(point: Point, encoder_layers: int, dtype: str) -> PretrainConfig:
-    """Settings of a training step without dropout, under random autoregressive masks."""
+    """Choose the settings of a step without dropout, under random autoregressive masks."""
     sizes = {"window": point.window, "width": point.width, "encoder_layers": encoder_layers}
     return PretrainConfig(
         model=ModelConfig(MODALITIES, dropout=0.0, compute_dtype=dtype, **sizes),
@@ -140,17 +139,17 @@ def prepare(settings: PretrainConfig) -> Prepared:
 
 
 def steps(prepared: Any, count: int, name: dict[str, Any]) -> workloads.Program:
-    """Compile `count` training steps a call."""
+    """Compile a call of `count` training steps."""
     settings, _, data, _, compiled = prepared()
     call, memory = compile_program(compiled, data, count)
-    products = operations.training_step(settings.model, settings.batch_size)
-    return workloads.Program(name, call, products, steps=count, bytes=memory)
+    counted = operations.training_step(settings.model, settings.batch_size)
+    return workloads.Program(name, call, counted, steps=count, bytes=memory)
 
 
 def compile_program(
     compiled: program.Program, data: Any, count: int, key: jax.Array | None = None
 ) -> tuple[workloads.Call, int | None]:
-    """Compile a call of any program's `run`, which continues where the last one ended."""
+    """Compile a call of `run`; each call continues where the last one ended."""
 
     def run(state: Any, data: Any) -> Any:
         return compiled.run(state, data, count)[0]
@@ -172,7 +171,7 @@ def sampling(prepared: Any, name: dict[str, Any]) -> workloads.Program:
 
 @functools.cache
 def trajectories() -> Trajectories:
-    """Random episodes: what the numbers are does not change the time."""
+    """Make random episodes; the values do not affect the time."""
     rng = np.random.default_rng(0)
     episodes, length = 100, 500
     total = episodes * length

@@ -1,4 +1,4 @@
-"""What `experiments.bench` times: programs, the names of their rows, and how they are compiled."""
+"""What `experiments.bench` times: compiled programs, and the names of their rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import config_dict
 
-# What settings of rows may be; time is fitted against each of them.
+# Settings that tell rows apart; the summary fits how the time grows with each of them.
 AXES = ("width", "batch_size", "window", "candidates", "horizon", "environments", "workers")
 AXES += ("seeds",)
 
@@ -18,51 +18,56 @@ Call = Callable[[], Any]
 
 
 class Program(NamedTuple):
-    """Something compiled that can be timed."""
+    """A compiled program that can be timed."""
 
-    name: dict[str, Any]  # what tells its row from others, see `name`
+    name: dict[str, Any]  # identifies its row, see `row_name`
     call: Call
-    multiply_adds: int = 0  # of the matrix products of one step
-    decisions: int = 1  # that one step makes at once
-    steps: int = 1  # of one call, one after the other
-    bytes: int | None = None  # temporaries and arguments of one call, where they are known
+    multiply_adds: int = 0  # of the matmuls of one step
+    decisions: int = 1  # made by one step at once
+    steps: int = 1  # computed by one call, one after the other
+    bytes: int | None = None  # temporaries and arguments of one call, where known
 
 
-class Work(NamedTuple):
+Make = Callable[[], Program]  # compiles a program
+
+
+class Workload(NamedTuple):
     """Programs that are compiled together."""
 
     title: str
-    groups: list[list[Callable[[], Program]]]  # those of a group are timed in one loop
-    left_out: Sequence[str] = ()  # what is missing, and why
+    groups: list[list[Make]]  # programs of a group are timed in one loop
+    left_out: Sequence[str] = ()  # what is not timed, and why
 
 
-def name(section: str, what: str, compute_dtype: str = "float32", **more: Any) -> dict[str, Any]:
-    """Name a row: its settings, and `program` where there is another one for the same thing."""
+def row_name(
+    section: str, what: str, compute_dtype: str = "float32", **settings: Any
+) -> dict[str, Any]:
+    """Name a row: what is timed, its settings, and `program` where there is an alternative."""
     return {
         "section": section,
         "what": what,
         "program": "",
         "compute_dtype": compute_dtype,
         **dict.fromkeys(AXES),
-        **more,
+        **settings,
     }
 
 
 def dtypes(config: config_dict.ConfigDict) -> tuple[str, ...]:
-    """Resolve the compute types: on accelerators bfloat16, as in training, on the CPU float32."""
+    """Resolve the compute types; "auto" is that of training: bfloat16 on accelerators only."""
     usual = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     chosen = (usual if dtype == "auto" else dtype for dtype in config.compute_dtypes)
     return tuple(dict.fromkeys(chosen))
 
 
 def compile_call(function: Callable, arguments: tuple) -> tuple[Call, int | None]:
-    """Compile a function for its arguments; return it with its bytes, see `Program`."""
+    """Compile a function for its arguments; return the call and its `Program.bytes`."""
     compiled = jax.jit(function).lower(*arguments).compile()
     return lambda: compiled(*arguments), _bytes(compiled)
 
 
 def compile_updates(run: Callable, state: Any, data: Any) -> tuple[Call, int | None]:
-    """Compile `run(state, data) -> state`, which every call continues; the state is donated."""
+    """Compile `run(state, data) -> state`; each call continues the last, with the state donated."""
     compiled = jax.jit(run, donate_argnums=0).lower(state, data).compile()
     held = [state]
 
@@ -80,8 +85,8 @@ def _bytes(compiled: jax.stages.Compiled) -> int | None:
     return memory.temp_size_in_bytes + memory.argument_size_in_bytes
 
 
-def compile_all(work: Work) -> list[list[Program]]:
-    """Compile the programs of a work, on as many threads as there are cores."""
+def compile_all(workload: Workload) -> list[list[Program]]:
+    """Compile the programs of a workload, on as many threads as there are cores."""
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-        futures = [[threads.submit(make) for make in group] for group in work.groups]
+        futures = [[threads.submit(make) for make in group] for group in workload.groups]
         return [[future.result() for future in group] for group in futures]

@@ -51,7 +51,7 @@ TINY = {
     "seconds": 0.0,
     "repeats": 1,
 }
-PRODUCTS = {"float32": timing.Product(8, lambda: None, peak=1.0)}
+MATMULS = {"float32": timing.Matmul(8, lambda: None, peak=1.0)}
 
 
 def settings(**overrides):
@@ -118,7 +118,7 @@ def test_the_table_fits_and_says_what_a_share_is_of(written, capsys):
     assert "of a training step; the goal of less than 3% is" in words
     assert "is 140000 steps: " in words
     machine = report["machine"]
-    assert f"{machine['product_gflops']['float32']:.0f} GFLOP/s in float32 products" in words
+    assert f"{machine['product_gflops']['float32']:.0f} GFLOP/s in float32 matmuls" in words
     assert machine["cpu"] in words
     assert "environments 16: 8.00 s 256: 128.00 s 1.00" in words
 
@@ -151,17 +151,17 @@ def test_what_would_take_too_long_is_left_out_and_named(monkeypatch):
     needed = lambda rate, network, group, config: float(len(group))  # noqa: E731
     monkeypatch.setattr(decisions, "seconds_at", needed)
     config = settings(longest=1.0, compared=(16,))
-    (work,) = decisions.works(config, PRODUCTS)
-    assert [len(group) for group in work.groups] == [1, 1, 1]
+    (workload,) = decisions.section(config, MATMULS)
+    assert [len(group) for group in workload.groups] == [1, 1, 1]
     point = "m3pc_m with candidates 3, horizon 2, environments 1, pruned False, width 16"
-    assert work.left_out == [f"{point}: 2 s a round at that rate"]
+    assert workload.left_out == [f"{point}: 2 s per round at the peak rate"]
 
 
 def test_what_does_not_fit_into_memory_is_left_out_and_named(monkeypatch):
-    name = workloads.name("decisions", "rcbc", width=16)
+    name = workloads.row_name("decisions", "rcbc", width=16)
     program = workloads.Program(name, lambda: pytest.fail("called"), bytes=10**15)
-    work = workloads.Work("test", [[lambda: program]], ["something else"])
-    rows, left_out = bench.run(work, settings(), PRODUCTS)
+    workload = workloads.Workload("test", [[lambda: program]], ["something else"])
+    rows, left_out = bench.run(workload, settings(), MATMULS)
     assert rows == []
     assert left_out == ["something else", "rcbc with width 16: needs 1000000 GB"]
 
@@ -184,23 +184,23 @@ def test_training_varies_one_setting_at_a_time():
 
 
 def test_presets_are_timed_with_their_own_settings():
-    (work,) = training_steps.preset_works(settings(presets=("paper",)), PRODUCTS)
-    name = work.groups[0][0].args[2]
+    (workload,) = training_steps.preset_section(settings(presets=("paper",)), MATMULS)
+    name = workload.groups[0][0].args[2]
     assert name["whole_training_steps"] == 140_000
     assert (name["width"], name["batch_size"], name["window"]) == (512, 2048, 8)
-    prepared = work.groups[0][0].args[0]()
+    prepared = workload.groups[0][0].args[0]()
     assert prepared.settings.model.dropout == 0.1
     assert prepared.settings.optim.total_steps == 140_000
 
 
 @pytest.mark.slow
 def test_seeds_share_a_program():
-    (work,) = training_steps.seed_works(settings(seeds=(3,)), PRODUCTS)
-    assert [make.args[2]["seeds"] for make in work.groups[0]] == [1, 3]
+    (workload,) = training_steps.seed_section(settings(seeds=(3,)), MATMULS)
+    assert [make.args[2]["seeds"] for make in workload.groups[0]] == [1, 3]
     small = training_steps.plain_settings(training_steps.Point(16, 4, 8), 1, "float32")
     programs = [
         training_steps.seed_steps(lambda: training_steps.prepare(small), 1, make.args[2])
-        for make in work.groups[0]
+        for make in workload.groups[0]
     ]
     assert programs[1].multiply_adds == 3 * programs[0].multiply_adds
     assert [program.call().step.tolist() for program in programs] == [1, [1, 1, 1]]
@@ -211,8 +211,8 @@ def test_collecting_is_split_among_the_workers(monkeypatch):
     collect = lambda tasks, workers, *_, **__: calls.append((tasks, workers))  # noqa: E731
     monkeypatch.setattr(collection.collector, "collect", collect)
     monkeypatch.setattr(collection.collector, "cores", lambda: 3)
-    (work,) = collection.works(settings(collection_steps=1200), PRODUCTS)
-    programs = [make() for (make,) in work.groups]
+    (workload,) = collection.section(settings(collection_steps=1200), MATMULS)
+    programs = [make() for (make,) in workload.groups]
     programs[1].call()
     ((tasks, workers),) = calls
     assert workers == 3 and sum(task.steps for task in tasks) == 1200 == programs[1].decisions
@@ -221,13 +221,13 @@ def test_collecting_is_split_among_the_workers(monkeypatch):
 
 def test_without_pytorch_one_sentence_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    (work,) = comparison.works(settings(), PRODUCTS)
-    assert work.groups == [] and "pip install torch" in work.left_out[0]
+    (workload,) = comparison.section(settings(), MATMULS)
+    assert workload.groups == [] and "pip install torch" in workload.left_out[0]
 
 
 def test_parts_of_a_step_and_of_a_decision_have_the_shapes_of_the_whole():
-    (work,) = breakdown.works(settings(), PRODUCTS)
-    step, decision = work.groups
+    (workload,) = breakdown.section(settings(), MATMULS)
+    step, decision = workload.groups
     shapes = {}
     for make in (*step[1:], *decision[1:]):
         part, function, arguments = make.args
@@ -267,7 +267,7 @@ def test_programs_of_one_loop_are_compared_round_by_round(monkeypatch):
         workloads.Program({"program": name}, None, products, decisions=4, steps=steps)
         for name, products, steps in (("", 10**9, 1), ("plain", 2 * 10**9, 3))
     ]
-    product = timing.Product(500, None)
+    product = timing.Matmul(500, None)
     first, second = timing.measure(programs, product, seconds=1.0, repeats=1)
     assert (first["ratio_to_first"], second["ratio_to_first"]) == (None, 1.0)
     assert (first["seconds"], first["per_second"], second["seconds"]) == (1.0, 4.0, 1.0)
@@ -275,11 +275,11 @@ def test_programs_of_one_loop_are_compared_round_by_round(monkeypatch):
     assert second["gflops"] == pytest.approx(4.0) and second["program"] == "plain"
 
 
-def test_of_products_near_the_best_rate_the_smallest_is_taken(monkeypatch):
-    assert timing.Product(1000, None).rate(seconds=2.0) == pytest.approx(1.0)
+def test_of_matmuls_near_the_best_rate_the_smallest_is_taken(monkeypatch):
+    assert timing.Matmul(1000, None).rate(seconds=2.0) == pytest.approx(1.0)
     rates = {4: 1.0, 8: 9.8, 16: 10.0}
-    monkeypatch.setattr(timing.Product, "rate", lambda self, _: rates[self.size])
-    product = timing.find_product(sizes=tuple(rates), repeats=1)
+    monkeypatch.setattr(timing.Matmul, "rate", lambda self, _: rates[self.size])
+    product = timing.find_matmul(sizes=tuple(rates), repeats=1)
     assert (product.size, product.peak) == (8, 9.8)
 
 

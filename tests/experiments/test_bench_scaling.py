@@ -6,7 +6,7 @@ from experiments.bench import scaling, workloads
 
 
 def row(section="decisions", what="m3pc_m", seconds=1.0, **more):
-    found = workloads.name(section, what) | {"seconds": seconds, "ratio_to_first": None}
+    found = workloads.row_name(section, what) | {"seconds": seconds, "ratio_to_first": None}
     return found | more
 
 
@@ -34,7 +34,7 @@ def test_the_summary_holds_sampling_to_its_goal_and_extrapolates_presets():
     said = scaling.sentences([*windows, paper, *peer])
     assert said == [
         "Sampling windows takes 1.0 to 4.0% of a training step; the goal of less than 3% is missed",
-        "A preset paper training is 140000 steps: 1.9 hours",
+        "A training of preset paper is 140000 steps: 1.9 hours",
         "PyTorch takes 1.50 to 5.25 times as long as this package",
     ]
     assert "is met" in scaling.sentences(windows[:1])[0]

@@ -1,16 +1,16 @@
-"""Our programs beside the same in plain PyTorch, in one loop: the row of PyTorch has the ratio."""
+"""Programs of `experiments.bench` beside the same in plain PyTorch, timed in one loop."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import config_dict
 
-from experiments.bench import decisions, operations, training_steps, workloads
+from experiments.bench import decisions, operations, timing, training_steps, workloads
 from mtm_jax import tokens
 from mtm_jax.config import PretrainConfig
 
@@ -19,12 +19,12 @@ MISSING = (
 )
 
 
-def works(
-    config: config_dict.ConfigDict, products: training_steps.Products
-) -> training_steps.Works:
-    """Training steps and planned decisions, each a group of ours and theirs."""
+def section(
+    config: config_dict.ConfigDict, matmuls: timing.Matmuls
+) -> Iterator[workloads.Workload]:
+    """Time training steps and planned decisions, each in a group of ours and theirs."""
     if not available():
-        yield workloads.Work("PyTorch", [], [MISSING])
+        yield workloads.Workload("PyTorch", [], [MISSING])
         return
     from experiments.bench.pytorch import training as torch_training
 
@@ -36,7 +36,7 @@ def works(
             point = training_steps.Point(*size, window)
             settings = training_steps.plain_settings(point, config.encoder_layers, dtype)
             groups.append(_training_group(settings, point, config.training.steps))
-        yield workloads.Work("beside PyTorch", groups)
+        yield workloads.Workload("beside PyTorch", groups)
 
 
 def available() -> bool:
@@ -50,7 +50,7 @@ def available() -> bool:
 
 def _training_group(settings: PretrainConfig, point: training_steps.Point, steps: int) -> Sequence:
     dtype = settings.model.compute_dtype
-    name = workloads.name("peer", "training", dtype, **point._asdict())
+    name = workloads.row_name("peer", "training", dtype, **point._asdict())
     prepared = functools.partial(training_steps.prepare, settings)
     ours = functools.partial(training_steps.steps, prepared, steps, name)
     return [ours, functools.partial(_their_training, settings, steps, name)]
@@ -66,8 +66,8 @@ def _their_training(
     values = tokens.encode_modalities(settings.model.modalities, stats, data.values)
     values = {m: np.asarray(x) for m, x in values.items()}
     call = torch_training.training(settings, values, np.asarray(data.window_starts), steps)
-    products = operations.training_step(settings.model, settings.batch_size)
-    return workloads.Program(name | {"program": "PyTorch"}, call, products, steps=steps)
+    counted = operations.training_step(settings.model, settings.batch_size)
+    return workloads.Program(name | {"program": "PyTorch"}, call, counted, steps=steps)
 
 
 def _decision_group(config: config_dict.ConfigDict, width: int, dtype: str) -> Sequence:
@@ -93,6 +93,6 @@ def _their_decision(network: Any, point: decisions.Point, history: int) -> workl
     call = torch_planner.decision(network.config, plan, context, limit)
     settings = {"width": network.config.width, "candidates": point.candidates}
     settings |= {"horizon": point.horizon, "environments": 1, "program": "PyTorch"}
-    name = workloads.name("peer", point.method, network.config.compute_dtype, **settings)
+    name = workloads.row_name("peer", point.method, network.config.compute_dtype, **settings)
     whole = decisions.multiply_adds(network, point._replace(pruned=False), history)
     return workloads.Program(name, call, whole)

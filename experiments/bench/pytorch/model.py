@@ -1,8 +1,8 @@
-"""The masked trajectory model in plain PyTorch: what `experiments.bench` compares ours with.
+"""The masked trajectory model in plain PyTorch, which `experiments.bench` compares ours with.
 
-`TransformerEncoder` layers as PyTorch ships them. One mask counts for a whole batch, so that
-gathering what is visible is one index; the encoder computes nothing else. Parameters have the names
-of the released models, so that `mtm_jax.agents.torch_import` reads them.
+It consists of PyTorch's own `TransformerEncoder` layers. One mask applies to a whole batch, so that
+gathering the visible tokens for the encoder is a single indexing operation. Parameters have the
+names of the released models, so that `mtm_jax.agents.torch_import` can read them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mtm_jax.types import ModalitySpec
 
 
 class TanhNormal(NamedTuple):
-    """See `mtm_jax.distributions.TanhNormal`; fields [..., A]."""
+    """Like `mtm_jax.distributions.TanhNormal`; fields [..., A]."""
 
     loc: Tensor
     log_std: Tensor
 
 
 class ActionHead(nn.Module):
-    """Location and squashed log standard deviation: [..., C] -> TanhNormal [..., A]."""
+    """Predict location and squashed log standard deviation: [..., C] -> TanhNormal [..., A]."""
 
     def __init__(self, width: int, features: int):
         super().__init__()
@@ -42,7 +42,7 @@ class ActionHead(nn.Module):
 
 
 class Peer(nn.Module):
-    """The model of a configuration with continuous tokens and a TanhNormal of actions."""
+    """The model of a configuration with continuous tokens and a TanhNormal of the actions."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -67,9 +67,9 @@ class Peer(nn.Module):
         """Predict windows.
 
         Args:
-            tokens: modality -> [B, T, D]; what is hidden may hold anything finite.
-            visible: [V], the tokens that all of the windows show, counted modality by modality.
-            read: the modalities to predict; all by default.
+            tokens: modality -> [B, T, D]; hidden tokens may have any finite value.
+            visible: indices of the visible tokens of all windows, modality by modality, [V].
+            read: modalities to predict; all by default.
 
         Returns:
             Modality -> [B, T, D], or a TanhNormal of [B, T, A].
@@ -98,7 +98,7 @@ class Peer(nn.Module):
 
 
 def indices(visible: dict[str, np.ndarray], names: Sequence[str]) -> Tensor:
-    """Turn one mask, modality -> [T], into what `Peer` takes: [V]."""
+    """Convert a mask, modality -> [T], to the indices that `Peer` takes, [V]."""
     return torch.tensor(np.flatnonzero(np.concatenate([visible[m] for m in names])))
 
 

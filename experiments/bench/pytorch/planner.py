@@ -1,4 +1,4 @@
-"""Planning of `experiments.bench` in PyTorch: M3PC-M by whole passes, all candidates in a batch."""
+"""Planning by M3PC-M in plain PyTorch: full passes, all candidates in one batch."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from mtm_jax.planning import context as context_lib
 def decision(
     config: ModelConfig, plan: PlanConfig, context: context_lib.Context, limit: int
 ) -> Callable[[], np.ndarray]:
-    """Make a call that decides once in the course of an episode.
+    """Make a function that makes one decision in the middle of an episode.
 
     Args:
-        config: of the model; statistics are identities, as in the other programs.
-        plan: guided by returns; xi counts standard deviations.
-        context: of one environment, with a full window.
-        limit: steps of an episode.
+        config: the model; tokens are not normalised, as in the other programs.
+        plan: options of the plan, guided by returns, with xi in standard deviations.
+        context: full window of one environment.
+        limit: time limit of an episode, in steps.
     """
     peer = Peer(config).to(torch_training.device()).eval()
     values = jax.tree.map(np.asarray, context_lib.window_values(context, np.float32(1.0)))
@@ -60,7 +60,7 @@ def propose(
 def roll_out(
     peer: Peer, values: dict[str, Tensor], actions: Tensor, shown: Tensor, slot: int
 ) -> tuple[Tensor, Tensor]:
-    """Predict rewards and return tokens of the horizon, both [N, h]."""
+    """Predict the rewards and return tokens of the horizon, both [N, h]."""
     count, horizon, _ = actions.shape
     tokens = {m: x.expand(count, -1, -1) for m, x in values.items()}
     tokens["actions"] = tokens["actions"].clone()
@@ -71,7 +71,7 @@ def roll_out(
 
 
 def prompt(config: ModelConfig, name: str, slot: int, end: int) -> Tensor:
-    """Index what a prompt of `mtm_jax.masks` shows, of actions those before `end`: [V]."""
+    """Index the visible tokens of a prompt, with actions before slot `end` only, [V]."""
     names = [m.name for m in config.modalities]
     visible = {m: np.array(x) for m, x in masks.prompt(name, slot, config.window).items()}
     visible["actions"][end:] = False
@@ -91,6 +91,6 @@ def utilities(plan: PlanConfig, rewards: Tensor, tokens: Tensor, t: int, limit: 
 
 
 def choose(plan: PlanConfig, scores: Tensor, actions: Tensor) -> Tensor:
-    """Average the candidates' first actions under a softmax of their utilities, [A]."""
+    """Average the first actions of the candidates, weighted by a softmax of utilities, [A]."""
     standard = (scores - scores.mean()) / scores.std(correction=0)
     return torch.softmax(plan.xi * standard, 0) @ actions[:, 0]

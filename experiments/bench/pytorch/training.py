@@ -1,8 +1,7 @@
-"""Programs of `experiments.bench` in PyTorch: the training step and the decision of a peer.
+"""The training step in plain PyTorch, as a competent user would write it.
 
-What a competent user of PyTorch would write: data on the device, AdamW fused, bfloat16 by autocast
-on CUDA, planning in inference mode with all candidates in one batch. Nothing is compiled: on the
-CPU torch.compile needs a C++ compiler that users may lack.
+Data on the device, fused AdamW, and bfloat16 by autocast on CUDA. torch.compile is not used: on the
+CPU it needs a C++ compiler, which users may lack.
 """
 
 from __future__ import annotations
@@ -21,29 +20,29 @@ from experiments.bench.pytorch.model import Peer, TanhNormal
 from mtm_jax import distributions, masks
 from mtm_jax.config import LossConfig, MaskConfig, PretrainConfig
 
-_DRAWN = 1024  # masks that the ones in use stand for
+_DRAWN = 1024  # masks from which typical ones are chosen
 
 
 def device() -> str:
-    """Name the device that the peer runs on."""
+    """Name the device that PyTorch computes on."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def prepare() -> None:
-    """Use all cores, and where there is CUDA the products that jax uses; on the timing thread."""
+    """Use all cores, and on CUDA the matmul precision of jax; call it on the timing thread."""
     torch.set_num_threads(os.cpu_count())
     torch.set_float32_matmul_precision("high" if device() == "cuda" else "highest")
 
 
 @contextlib.contextmanager
 def precision(compute_dtype: str) -> Iterator[None]:
-    """Compute in bfloat16 where that is asked for."""
+    """Compute in bfloat16 if that is the compute type."""
     with torch.autocast(device(), torch.bfloat16, enabled=compute_dtype == "bfloat16"):
         yield
 
 
 def typical_masks(config: MaskConfig, window: int, names: list[str], count: int) -> list[Tensor]:
-    """Draw masks whose numbers of visible tokens stand for the distribution: its mid-quantiles."""
+    """Draw masks whose numbers of visible tokens are the mid-quantiles of their distribution."""
     keys = jax.random.split(jax.random.key(0), _DRAWN)
     drawn = jax.jit(jax.vmap(lambda key: masks.draw(key, config, window, names)))(keys)
     drawn = {m: np.asarray(drawn[m]) for m in names}
@@ -56,13 +55,13 @@ def typical_masks(config: MaskConfig, window: int, names: list[str], count: int)
 def training(
     settings: PretrainConfig, values: dict[str, np.ndarray], starts: np.ndarray, steps: int
 ) -> Callable[[], float]:
-    """Make a call of `steps` training steps on windows of a data set.
+    """Make a function that takes `steps` training steps on windows of a data set.
 
     Args:
-        settings: of the model, masks, losses and the optimiser.
+        settings: model, masks, losses and optimiser.
         values: modality -> [N, D], normalised.
-        starts: [W], first row of every window.
-        steps: of a call; each has a mask of its own.
+        starts: first row of every window, [W].
+        steps: steps per call, each with a mask of its own.
     """
     config, optim = settings.model, settings.optim
     peer = Peer(config).to(device())
@@ -101,7 +100,7 @@ def loss(
     visible: Tensor,
     sigma: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Sum the losses of `training.objective.loss` on real tokens; return that and the entropy."""
+    """Return the loss of `mtm_jax.training.objective` without padded steps, and the entropy."""
     total, entropy = torch.zeros((), device=visible.device), None
     window, names = next(iter(tokens.values())).shape[1], list(tokens)
     seen = torch.zeros(len(names) * window, device=visible.device)
@@ -119,7 +118,7 @@ def loss(
 def action_losses(
     config: LossConfig, dist: TanhNormal, actions: Tensor, hidden: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the likelihood and the entropy of hidden actions, and squared errors [B, T, A]."""
+    """Return negative log-likelihood and entropy of hidden actions, squared errors [B, T, A]."""
     limit = distributions.ACTION_LIMIT
     weights = hidden / (hidden.sum() * len(actions)).clamp(min=1.0)
     pre_tanh = torch.atanh(actions.clamp(-limit, limit))
@@ -131,7 +130,7 @@ def action_losses(
 
 
 def log_prob(dist: TanhNormal, pre_tanh: Tensor) -> Tensor:
-    """Log density per dimension of `tanh(pre_tanh)`."""
+    """Return the log density of `tanh(pre_tanh)` per dimension."""
     z = (pre_tanh - dist.loc) * torch.exp(-dist.log_std)
     log_normal = -0.5 * z.square() - dist.log_std - 0.5 * np.log(2.0 * np.pi)
     softplus = torch.nn.functional.softplus(-2.0 * pre_tanh)
@@ -139,7 +138,7 @@ def log_prob(dist: TanhNormal, pre_tanh: Tensor) -> Tensor:
 
 
 def _groups(peer: Peer, weight_decay: float) -> list[dict]:
-    """Decay matrices only, as `mtm_jax.training.optim` does."""
+    """Apply weight decay to matrices only, like `mtm_jax.training.optim`."""
     matrices = [p for p in peer.parameters() if p.ndim == 2]
     others = [p for p in peer.parameters() if p.ndim != 2]
     return [
