@@ -15,7 +15,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
-import math
 import pathlib
 import re
 import sys
@@ -27,14 +26,20 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 from rich import logging as rich_logging
 
-from experiments.runtime import cli_help, config_files, failures, signals, startup, surroundings
+from experiments.runtime import (
+    cli_help,
+    config_files,
+    config_values,
+    failures,
+    signals,
+    startup,
+    surroundings,
+)
 from mtm_jax.errors import UserError
 from mtm_jax.io import console
 
 _OVERRIDE = re.compile(r"--?(?P<no>no)?config\.(?P<key>[^=]+)(=(?P<value>.*))?", re.DOTALL)
 _DEBUG = re.compile(r"--?debug(=(true|t|yes|y|1))?", re.IGNORECASE)
-_LARGEST, _LARGEST_SEED = 2**31 - 1, 2**32 - 1
-_LARGEST_FLOAT = 3e38  # of 32 bits
 _HELP = {"-h", "--h", "-help", "--help", "--helpfull", "--helpshort"}
 
 
@@ -131,8 +136,7 @@ def parse(argv: Sequence[str], default: str) -> config_dict.ConfigDict:
         raise UserError(str(error)) from None
     if unparsed:
         raise UserError(f"unexpected argument {unparsed[0]!r}; write --config.KEY=VALUE")
-    _check_tuples(values.config, defaults)
-    _check_numbers(values.config)
+    config_values.check(values.config, defaults)
     return values.config
 
 
@@ -186,30 +190,6 @@ def _check_name_keys(argv: Sequence[str], path: str) -> None:
             )
 
 
-def _check_tuples(config: config_dict.ConfigDict, defaults: Mapping[str, object]) -> None:
-    """Hold the elements of a tuple to the types of its default's; ConfigDict does not."""
-    for key, value in cli_help.flatten(config):
-        default = defaults[key]
-        if isinstance(default, tuple) and default:
-            kinds = {type(v) for v in default}
-            kinds |= {int} if float in kinds else set()
-            if not {type(v) for v in value} <= kinds:
-                raise UserError(_expected(f"--config.{key}={value!r}", default))
-
-
-def _check_numbers(config: config_dict.ConfigDict) -> None:
-    """Refuse what is no number, and whole numbers beyond those that jax counts with."""
-    for key, value in cli_help.flatten(config):
-        largest = _LARGEST_SEED if key.endswith("seed") else _LARGEST
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float) and math.isnan(number):
-                raise UserError(f"{key} is {value}; give a number")
-            if isinstance(number, int) and abs(number) > largest:
-                raise UserError(f"{key} is {value}; give a number of at most {largest}")
-            if isinstance(number, float) and _LARGEST_FLOAT < abs(number) < math.inf:
-                raise UserError(f"{key} is {value}; give a number of at most {_LARGEST_FLOAT:g}")
-
-
 def _suggest(word: str, known: Sequence[str]) -> str:
     """Keys that end in the same name, then close matches."""
     same_leaf = [k for k in known if k.split(".")[-1] == word.split(".")[-1]]
@@ -217,17 +197,10 @@ def _suggest(word: str, known: Sequence[str]) -> str:
     return "; did you mean " + " or ".join(f"--config.{k}" for k in close) + "?" if close else ""
 
 
-def _expected(flag: str, default: object) -> str:
-    if isinstance(default, type):  # a key without a value, see cli_help.flatten
-        return f"{flag}: the value must be of type {default.__name__}"
-    kind = type(default).__name__
-    return f"{flag}: the value must be of type {kind}, like the default {default!r}"
-
-
 def _wrong_value(message: str, defaults: Mapping[str, object]) -> str:
     """Turn absl's "flag --config.steps=x: invalid literal..." into a sentence."""
     match = re.match(r"flag (?P<flag>--config\.(?P<key>[^=]+)=.*?): ", message, re.DOTALL)
-    return _expected(match["flag"], defaults[match["key"]]) if match else message
+    return config_values.expected(match["flag"], defaults[match["key"]]) if match else message
 
 
 def _help(main: Callable, description: str | Callable | None, argv: Sequence[str]) -> str:

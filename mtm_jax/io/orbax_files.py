@@ -22,7 +22,7 @@ _ERRNO = re.compile(r"os_error_code='(\d+)'")  # how tensorstore reports the fil
 # Errors of the machine while it reads, which say nothing about the file.
 _MACHINE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
 _MACHINE |= {errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EBUSY}
-# orbax warns of what is meant, such as numpy arrays without a sharding, and logs what it also
+# orbax warns about intended use, such as numpy arrays without a sharding, and logs what it also
 # raises.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
