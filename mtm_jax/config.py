@@ -1,4 +1,4 @@
-"""Frozen settings of the programs. Defaults of experiments live in `configs/`, not here."""
+"""Frozen settings of the programs. The settings of experiments live in `configs/`, not here."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ class ModelConfig:
     """The masked trajectory model: MTM appendix C, M3PC table 4."""
 
     modalities: tuple[ModalitySpec, ...]  # in the order of MODALITIES
-    window: int = 8  # T, steps
-    width: int = 512  # C
-    heads: int = 4
+    window: int = 8  # T, steps of a trajectory that the model sees at once
+    width: int = 512  # C, features of a token inside the transformer
+    heads: int = 4  # attention heads of a layer
     encoder_layers: int = 2
     decoder_layers: int = 1
-    ffn_multiplier: int = 4  # hidden units of the feed-forward block, in widths
-    dropout: float = 0.1
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters and losses stay float32
-    positions: Literal["released", "orthogonal"] = "released"  # embedding of the window slot
-    remat: bool = False  # compute each layer again for its gradient instead of keeping it
+    ffn_multiplier: int = 4  # hidden units of the feed-forward network, as a multiple of the width
+    dropout: float = 0.1  # probability of dropping an activation in training
+    # Precision of matmuls; parameters, normalisation, softmax and losses stay float32.
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    positions: Literal["released", "orthogonal"] = "released"  # fixed embedding of window slots
+    remat: bool = False  # recompute (rematerialise) activations in the backward pass
 
     def __post_init__(self):
         names = tuple(m.name for m in self.modalities)
@@ -118,12 +119,13 @@ class MaskConfig:
 class LossConfig:
     """The action loss of a tanh_normal head; other heads have no settings."""
 
-    entropy_constraint: bool = True  # False: likelihood alone (M3PC table 6)
-    entropy_target: float = -3.0  # beta of M3PC equation 2, in nats
+    entropy_constraint: bool = True  # False: train by the likelihood alone (M3PC table 6)
+    entropy_target: float = -3.0  # beta of M3PC equation 2, the lower bound of the entropy in nats
+    # The entropy of the whole action, or its mean per dimension as in the released code (F4).
     entropy_reduction: Literal["joint", "per_dimension"] = "joint"
-    entropy_samples: int = 4  # K, reparameterised draws of the entropy estimate
-    initial_sigma: float = 0.1
-    sigma_learning_rate: float = 1e-4
+    entropy_samples: int = 4  # K, reparameterised samples of the entropy estimate
+    initial_sigma: float = 0.1  # first value of the multiplier of the entropy constraint
+    sigma_learning_rate: float = 1e-4  # step size of the multiplier, under Adam
 
     def __post_init__(self):
         _require(
@@ -145,15 +147,15 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with linear warm-up and a cosine to zero: MTM table C.2, M3PC table 4."""
+    """AdamW with linear warm-up and cosine decay to zero: MTM table C.2, M3PC table 4."""
 
-    learning_rate: float = 1e-4
-    warmup_steps: int = 40_000
-    total_steps: int = 140_000
-    weight_decay: float = 0.005  # on matrices only
-    b1: float = 0.9
-    b2: float = 0.999
-    clip_norm: float = 0.0  # global gradient norm; 0 = no clipping
+    learning_rate: float = 1e-4  # peak, reached after the warm-up
+    warmup_steps: int = 40_000  # steps of linear warm-up from zero
+    total_steps: int = 140_000  # steps after which the learning rate is zero
+    weight_decay: float = 0.005  # decoupled, on matrices only
+    b1: float = 0.9  # decay rate of the first moment
+    b2: float = 0.999  # decay rate of the second moment
+    clip_norm: float = 0.0  # largest global gradient norm; 0: no clipping
 
     def __post_init__(self):
         _require(
@@ -181,8 +183,8 @@ class PretrainConfig:
     masks: MaskConfig = MaskConfig()
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
-    batch_size: int = 2048
-    micro_batches: int = 1  # parts that a batch is computed in, one after the other
+    batch_size: int = 2048  # windows per optimiser step
+    micro_batches: int = 1  # sequential parts of a batch, whose gradients are accumulated
 
     def __post_init__(self):
         for name in ("batch_size", "micro_batches"):
@@ -199,15 +201,15 @@ class PretrainConfig:
 class SACConfig:
     """Soft actor-critic, which trains the behaviour policies of the built-in data."""
 
-    hidden: tuple[int, ...] = (256, 256)  # layer widths
-    learning_rate: float = 3e-4  # of Adam
-    decay_from: float = 0.5  # share of the updates after which the rate falls to zero linearly
+    hidden: tuple[int, ...] = (256, 256)  # widths of the hidden layers
+    learning_rate: float = 3e-4  # of Adam, for all networks
+    decay_from: float = 0.5  # fraction of the updates after which the rate decays linearly to zero
     total_updates: int = 500_000
-    batch_size: int = 128  # transitions of an update
-    discount: float = 0.99  # of later rewards
-    polyak: float = 0.005  # of the target critic
+    batch_size: int = 128  # transitions per update
+    discount: float = 0.99  # discount of future rewards
+    polyak: float = 0.005  # step size of the target critic
     actor_average: float = 0.001  # step size of the running average of the actor
-    target_entropy_per_dim: float = 1.0  # target entropy = -A times this, in nats
+    target_entropy_per_dim: float = 1.0  # the target entropy is -A times this, in nats
 
     def __post_init__(self):
         _check_network(self.hidden, self.learning_rate)
@@ -224,12 +226,12 @@ class SACConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RNDConfig:
-    """Random network distillation, the reward of the explorer."""
+    """Random network distillation, the exploration bonus of the explorer."""
 
-    hidden: tuple[int, ...] = (256, 256)  # layer widths
-    features: int = 64  # of a state, which the predictor learns
-    learning_rate: float = 1e-4  # of the predictor
-    clip: float = 5.0  # of normalised observations, in standard deviations
+    hidden: tuple[int, ...] = (256, 256)  # widths of the hidden layers
+    features: int = 64  # random features of a state, which the predictor learns
+    learning_rate: float = 1e-4  # of Adam, for the predictor
+    clip: float = 5.0  # largest normalised observation, in standard deviations
     running_rate: float = 1e-3  # smallest step of the running means and standard deviations
 
     def __post_init__(self):
@@ -245,15 +247,15 @@ class CriticConfig:
     """Implicit Q-learning, which trains the critic that guides planning."""
 
     hidden: tuple[int, ...] = (256, 256)
-    members: int = 2  # of the Q ensemble
+    members: int = 2  # networks of the Q ensemble
     expectile: float = 0.7  # tau: V is this expectile of Q over the data's actions
-    discount: float = 0.99
-    unit: float = 1.0  # of the values while they are learnt, in returns
-    learning_rate: float = 3e-4
-    polyak: float = 0.005  # of the target Q
-    batch_size: int = 256
+    discount: float = 0.99  # discount of future rewards
+    unit: float = 1.0  # unit in which values are learnt, in returns
+    learning_rate: float = 3e-4  # of Adam, for all networks
+    polyak: float = 0.005  # step size of the target Q
+    batch_size: int = 256  # transitions per step
     total_steps: int = 1_000_000
-    policy: bool = False  # also learn a policy by advantage-weighted regression
+    policy: bool = False  # also train a policy by advantage-weighted regression
     policy_temperature: float = 3.0  # beta, multiplies the advantage; 0 is behaviour cloning
 
     def __post_init__(self):
@@ -275,8 +277,8 @@ class CriticConfig:
         )
 
 
-# Defaults of plans that differ by what guides them. Predicted returns tell candidates apart less
-# than a critic does, so their plans stay nearer to the policy.
+# Defaults of plans that depend on their guidance. Predicted returns distinguish candidates less
+# well than a critic does, so plans guided by them stay closer to the policy.
 BY_GUIDANCE: dict[str, dict[str, Any]] = {
     "returns": {"discount": 0.99, "spread": 0.5, "readout": "rp"},
     "critic": {"spread": 1.0, "readout": "fd"},
@@ -287,21 +289,21 @@ BY_GUIDANCE: dict[str, dict[str, Any]] = {
 class PlanConfig:
     """Forward M3PC: algorithm 1 and equation 3."""
 
-    guidance: Literal["returns", "critic"] = "returns"  # M3PC-M or M3PC-Q
-    candidates: int = 625  # N
-    history: int = 4  # past steps in view
-    horizon: int = 4  # h, planned steps, the present one included
-    lambda_: float = 0.6
-    discount: float | None = None  # gamma; None: under "critic" the critic's own, else 0.99
+    guidance: Literal["returns", "critic"] = "returns"  # what values steps: M3PC-M or M3PC-Q
+    candidates: int = 625  # N, action sequences to choose from
+    history: int = 4  # past steps that the model sees
+    horizon: int = 4  # h, planned steps, including the present one
+    lambda_: float = 0.6  # weight of longer n-step returns
+    discount: float | None = None  # gamma; None: the critic's, or 0.99 under "returns"
     xi: float = 1.0  # multiplies the utilities in the softmax
-    xi_unit: Literal["std", "raw"] = "std"  # standard deviations over the candidates, or returns
-    # Multiplies the standard deviations of the proposals; None: 0.5 under "returns", else 1.
+    xi_unit: Literal["std", "raw"] = "std"  # of utilities: their standard deviation, or returns
+    # Multiplies the standard deviations of the policy; None: 0.5 under "returns", else 1.
     spread: float | None = None
-    # The pass that rewards and returns are read from; None: "rp" under "returns", else "fd".
+    # The prompt under which rewards and returns are read; None: "rp" under "returns", else "fd".
     readout: Literal["fd", "rp"] | None = None
-    current_state: Literal["true", "reconstructed"] = "true"  # what stands for s_t
+    current_state: Literal["true", "reconstructed"] = "true"  # s_t in rollouts
     convention: Literal["equation3", "released"] = "equation3"  # F7, F10
-    pruned: bool = True  # compute only what is visible and asked for; the numbers are the same
+    pruned: bool = True  # compute only the tokens that are needed; the numbers are the same
 
     def __post_init__(self):
         self._check_choice("guidance", tuple(BY_GUIDANCE))
@@ -323,8 +325,8 @@ class PlanConfig:
             )
         _require(
             not (self.pruned and self.current_state == "reconstructed"),
-            "plan current_state 'reconstructed' needs pruned=False: the present state is visible, "
-            "and what is visible is not predicted where that is saved",
+            "plan current_state 'reconstructed' needs pruned=False: the pruned pass predicts "
+            "hidden tokens only, and the present state is visible",
         )
         self._check_choice("xi_unit", ("std", "raw"))
         self._check_choice("readout", ("fd", "rp"))

@@ -26,7 +26,7 @@ class TanhNormal(NamedTuple):
 
 
 def squash_log_std(raw: Array) -> Array:
-    """Map an unbounded output into [LOG_STD_MIN, LOG_STD_MAX] through a tanh."""
+    """Map an unbounded output into [LOG_STD_MIN, LOG_STD_MAX] by a tanh."""
     return LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (jnp.tanh(raw) + 1.0)
 
 
@@ -36,7 +36,7 @@ def mode(dist: TanhNormal) -> Array:
 
 
 def _log_prob_pre_tanh(dist: TanhNormal, pre_tanh: Array) -> Array:
-    """Log density per dimension of `tanh(pre_tanh)`, with a stable log-determinant."""
+    """Compute the log density per dimension of `tanh(pre_tanh)`, stable for large values."""
     z = (pre_tanh - dist.loc) * jnp.exp(-dist.log_std)
     log_normal = -0.5 * z**2 - dist.log_std - _HALF_LOG_2PI
     log_det = 2.0 * (np.log(2.0) - pre_tanh - jax.nn.softplus(-2.0 * pre_tanh))
@@ -44,7 +44,7 @@ def _log_prob_pre_tanh(dist: TanhNormal, pre_tanh: Array) -> Array:
 
 
 def log_prob(dist: TanhNormal, actions: Array) -> Array:
-    """Log density of actions, per dimension.
+    """Compute the log density of actions, per dimension.
 
     Args:
         dist: the distribution, [..., A].

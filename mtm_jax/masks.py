@@ -1,7 +1,7 @@
-"""Visibility patterns: training distributions and inference prompts. True = visible.
+"""Masks: the distributions of training and the prompts of inference. True = visible.
 
-Everything is written for one window of T steps; callers vmap over samples. A pattern is a dict
-modality -> bool [T], always over all of MODALITIES; callers take the modalities they have.
+Everything is written for one window of T steps; callers vmap over samples. A mask is a dict
+modality -> bool [T]; that of a prompt covers all MODALITIES, and callers select theirs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mtm_jax.types import MODALITIES
 
 # Names of the inference prompts, see `prompt`.
 PROMPTS = ("rcbc", "bc", "fd", "rp", "id", "pi", "goal")
-# What each prompt is read for.
+# The modalities that each prompt is meant to predict.
 PREDICTS = {
     "rcbc": ("actions",),
     "bc": ("actions",),
@@ -76,7 +76,7 @@ def random_subset(key: Array, window: int, fractions: Sequence[float]) -> Array:
 def random(
     key: Array, window: int, fractions: Sequence[float], modalities: Sequence[str] = MODALITIES
 ) -> dict[str, Array]:
-    """Draw an independent random subset per modality (the ablation of MTM figure 4)."""
+    """Draw an independent random subset for each modality (the ablation of MTM figure 4)."""
     keys = jax.random.split(key, len(modalities))
     subsets = jax.vmap(lambda k: random_subset(k, window, fractions))(keys)  # [M, T]
     return dict(zip(modalities, subsets, strict=True))
@@ -92,7 +92,7 @@ def random_autoregressive(
 
     On top of random subsets, a token (m*, p) and all that follow it in the autoregressive order
     are hidden: modalities at or after m* from step p on, earlier ones from step p + 1 on.
-    If every action is visible the last is hidden, so that there is an action to predict.
+    If every action is visible, the last is hidden, so that there is an action to predict.
 
     Args:
         key: random key.
@@ -124,14 +124,14 @@ def draw(
 ) -> dict[str, Array]:
     """Draw one training mask from the configured mixture.
 
-    Prompts take their current slot i uniformly from 0..T-1. A modality without a weight is never
-    m*, and is hidden from its place in the order like the others.
+    Prompts draw their current slot i uniformly from 0..T-1. A modality without a weight is never
+    m*, but is hidden like the others according to its place in the order.
 
     Returns:
         modality -> bool [T], over `modalities`.
 
     Raises:
-        UserError: the configuration names an unknown pattern or weighs none of the modalities.
+        UserError: the configuration names an unknown pattern, or gives no modality a weight.
     """
     _check(config, modalities)
     pattern_key, slot_key, mask_key = jax.random.split(key, 3)
@@ -178,10 +178,10 @@ def _pattern(
 
 
 def hide_missing(visible: Mapping[str, Array], available: Mapping[str, Array]) -> dict[str, Array]:
-    """Force modalities that a sample lacks to be hidden (heteromodal data, MTM section 4.3).
+    """Hide the modalities that a sample lacks (heteromodal data, MTM section 4.3).
 
     Args:
         visible: modality -> bool [..., T].
-        available: modality -> bool [...]; a modality that is not named is there.
+        available: modality -> bool [...]; a modality that is not named is available.
     """
     return {m: v & available[m][..., None] if m in available else v for m, v in visible.items()}

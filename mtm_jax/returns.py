@@ -1,4 +1,4 @@
-"""Returns of trajectories."""
+"""Returns: of trajectories, as tokens, and of candidates (M3PC equation 3)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from jax import Array
 
 
 def returns_to_go(rewards: Array) -> Array:
-    """Undiscounted sum of the rewards from each step on, that step included: [T] -> [T]."""
+    """Sum the rewards from each step on, inclusive and undiscounted: [T] -> [T]."""
     return jnp.cumsum(rewards[::-1])[::-1]
 
 
 def average_return_to_go(rewards: Array, max_episode_steps: int) -> Array:
-    """Return tokens g_t: the return still to come, averaged over the steps that the limit leaves.
+    """Compute return tokens g_t, the return to go averaged over the steps left to the time limit.
 
     g_t = (sum_{k >= t} r_k) / (H_max - t). It includes r_t, so it is a value at t.
 
@@ -25,7 +25,7 @@ def average_return_to_go(rewards: Array, max_episode_steps: int) -> Array:
 
 
 def steps_left(t: Array, max_episode_steps: int) -> Array:
-    """H_max - t, which turns a return token into a return-to-go by multiplication."""
+    """Return H_max - t, the factor that turns a return token into a return to go."""
     return max_episode_steps - t
 
 

@@ -19,7 +19,7 @@ _LEAST = 1e-30  # dividing by less leaves float32
 
 
 class Stats(flax.struct.PyTreeNode):
-    """Statistics of one modality over real steps of the training split; each field is [D]."""
+    """Statistics of one modality over the real steps of the training split; each field is [D]."""
 
     mean: Array
     std: Array
@@ -34,7 +34,7 @@ def identity_stats(dim: int) -> Stats:
 
 
 def compute_stats(values: Array) -> Stats:
-    """Measure the statistics of real steps, [N, D]; no padding may be among them."""
+    """Compute the statistics of real steps, [N, D], without any padding."""
     return Stats(mean=values.mean(0), std=values.std(0), min=values.min(0), max=values.max(0))
 
 
@@ -71,19 +71,19 @@ def encode_bins(stats: Stats, values: Array, bins: int) -> Array:
 
 
 def decode_bins(stats: Stats, logits: Array) -> Array:
-    """Take the centre of the likeliest bin, in [min, max]: [..., D, bins] -> [..., D]."""
+    """Return the centre of the most likely bin, in [min, max]: [..., D, bins] -> [..., D]."""
     bins = logits.shape[-1]
     unit = (jnp.argmax(logits, -1) + 0.5) / bins
-    # The spread as it is: a constant dimension decodes to its constant.
+    # Without `_scale`, so that a constant dimension decodes to its constant.
     return stats.min + unit * (stats.max - stats.min)
 
 
 def encode_modalities(
     specs: Sequence[ModalitySpec], stats: Mapping[str, Stats], values: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Turn raw values, modality -> [..., T, D], into the model's inputs.
+    """Turn raw values, modality -> [..., T, D], into the inputs of the model.
 
-    Actions under a TanhNormal head stay as they are, clipped into the open interval (F17).
+    Actions under a TanhNormal head are not normalised, only clipped to the open interval (F17).
     """
     return {spec.name: _encode_one(spec, stats[spec.name], values[spec.name]) for spec in specs}
 
@@ -99,7 +99,7 @@ def _encode_one(spec: ModalitySpec, stats: Stats, values: Array) -> Array:
 def decode_prediction(
     spec: ModalitySpec, stats: Stats, prediction: Array | distributions.TanhNormal
 ) -> Array:
-    """Turn one modality's model output into raw values [..., T, D]; a distribution by its mode."""
+    """Turn outputs of one modality into raw values [..., T, D]; a distribution into its mode."""
     if spec.head == "categorical":
         return decode_bins(stats, prediction)
     if spec.head == "tanh_normal":

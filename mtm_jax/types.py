@@ -1,7 +1,8 @@
-"""Vocabulary: modality names and their order, shape letters, and the host-side data container.
+"""Vocabulary: modality names and their order, shape letters, and the data container of the host.
 
 Shape letters: B batch, T window length, M modalities, P tokens per step, D features, C width,
-S observation dims, A action dims, E environments, K Monte Carlo draws, N steps in a data set.
+S observation dims, A action dims, E environments, K Monte Carlo draws, N steps in a data set. In
+models L tokens in a sequence, Q queries; in plans N candidates, h steps of the horizon.
 """
 
 from __future__ import annotations

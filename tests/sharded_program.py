@@ -17,7 +17,7 @@ from experiments.training import nonfinite
 from mtm_jax.config import LossConfig, ModelConfig, OptimConfig, PretrainConfig
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, trees
-from mtm_jax.models import packing as gathering
+from mtm_jax.models import packing
 from mtm_jax.models import trajectory_model as model
 from mtm_jax.training import dataset, pretrain, program, sharding
 from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
@@ -57,7 +57,7 @@ def assert_close(expected, found) -> None:
 
 def main(folder: pathlib.Path) -> None:
     """Train on one device and on all; compare; save what was trained on all."""
-    gathering.SMALLEST_BATCH = 8  # of a device
+    packing.MIN_BATCH = 8  # of a device
     assert jax.device_count() == 4
     data = dataset.make_dataset(trajectories(), WINDOW)
     network, stats = model.make_model(CONFIG.model), dataset.compute_stats(data)

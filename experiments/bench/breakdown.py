@@ -19,8 +19,7 @@ from ml_collections import config_dict
 
 from experiments.bench import decisions, layers, timing, training_steps, workloads
 from mtm_jax.config import OptimConfig, PretrainConfig
-from mtm_jax.models import layout
-from mtm_jax.models import packing as gathering
+from mtm_jax.models import layout, packing
 from mtm_jax.models import trajectory_model as model
 from mtm_jax.planning import compiled, forward, options, worlds
 from mtm_jax.training import dataset, objective, optim
@@ -93,7 +92,7 @@ def _mask(
 
 def _gather(x: Array, flat: Array) -> Array:
     """Move visible tokens to the rows of the encoder and back."""
-    return gathering.through(gathering.pair(flat)[0], x, lambda rows, _: rows)
+    return packing.encode(packing.pack(flat)[0], x, lambda rows, _: rows)
 
 
 def _update(config: OptimConfig, grads: dict, opt_state: optax.OptState, params: dict) -> tuple:

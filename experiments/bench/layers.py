@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mtm_jax.config import ModelConfig, PretrainConfig
-from mtm_jax.models import heads, layout, networks
-from mtm_jax.models import packing as gathering
+from mtm_jax.models import heads, layout, networks, packing
 from mtm_jax.models import trajectory_model as model
 from mtm_jax.training import objective
 from mtm_jax.types import Tokens
@@ -41,7 +40,7 @@ def parts(
         whole: activations of all tokens, [B, L, C].
     """
     config = network.config
-    rows, readable = _encoder_rows(settings.batch_size, config, batch, whole)
+    rows, attention_mask = _encoder_rows(settings.batch_size, config, batch, whole)
     activations = rows, whole
     embeddings = {name: x for name, x in params.items() if "_embed_" in name}
     ends = {name: x for name, x in params.items() if name.startswith("head_")}
@@ -52,7 +51,7 @@ def parts(
     return {
         "embedding": (functools.partial(embed, config), (embeddings, whole, batch.tokens)),
         "projections": layers(project, "attention"),
-        "attention": (functools.partial(mix, config), ({}, activations, readable)),
+        "attention": (functools.partial(mix, config), ({}, activations, attention_mask)),
         "feed-forward": layers(feed_forward, "ffn_in", "ffn_out"),
         "normalisation": layers(normalise, "norm1", "norm2"),
         "heads, losses": (
@@ -92,12 +91,12 @@ def normalise(layer: dict, x: Array) -> Array:
 
 
 def mix(
-    config: ModelConfig, params: dict, activations: tuple[Array, Array], readable: Array
+    config: ModelConfig, params: dict, activations: tuple[Array, Array], attention_mask: Array
 ) -> tuple[Array, Array]:
     """Apply the attention of all layers, without projections."""
     rows, whole = activations
     for _ in range(config.encoder_layers):
-        rows = attend(rows, config.heads, readable)
+        rows = attend(rows, config.heads, attention_mask)
     for _ in range(config.decoder_layers):
         whole = attend(whole, config.heads, None)
     return rows, whole
@@ -126,13 +125,13 @@ def linear(params: dict, x: Array) -> Array:
     return networks.product(x, params["kernel"].astype(x.dtype)) + params["bias"].astype(x.dtype)
 
 
-def attend(x: Array, heads: int, readable: Array | None) -> Array:
+def attend(x: Array, heads: int, attention_mask: Array | None) -> Array:
     """Apply attention to tokens [B, L, C] that are queries, keys and values at the same time."""
     split = x.reshape(*x.shape[:-1], heads, -1).swapaxes(-2, -3)  # [B, heads, L, d]
     accumulate = {"preferred_element_type": jnp.float32}
     logits = jnp.einsum("bhqd,bhkd->bhqk", split * split.shape[-1] ** -0.5, split, **accumulate)
-    if readable is not None:
-        logits = logits + jnp.where(readable, 0.0, -1e9)[:, None]
+    if attention_mask is not None:
+        logits = logits + jnp.where(attention_mask, 0.0, -1e9)[:, None]
     weights = jax.nn.softmax(logits).astype(x.dtype)
     mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, split)
     return mixed.swapaxes(-2, -3).reshape(x.shape)
@@ -143,8 +142,8 @@ def _encoder_rows(
 ) -> tuple[Array, Array]:
     """Take activations of the encoder's rows, two windows in each, and what they may attend to."""
     flat = layout.flat_visible(config.modalities, batch.visible)
-    if size >= gathering.SMALLEST_BATCH and size % 2 == 0:
-        return whole[: size // 2], jax.jit(gathering.pair)(flat)[0].readable
+    if size >= packing.MIN_BATCH and size % 2 == 0:
+        return whole[: size // 2], jax.jit(packing.pack)(flat)[0].attention_mask
     return whole, flat[:, None, :]
 
 

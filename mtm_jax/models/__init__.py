@@ -1,1 +1,1 @@
-"""The masked trajectory model and the critics: linen modules and how tokens are laid out."""
+"""The masked trajectory model, its pruned pass, and the networks of critics and actors."""

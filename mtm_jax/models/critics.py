@@ -1,6 +1,6 @@
 """Value networks and actor heads of the actor-critic programs.
 
-Inputs go into the networks as they are; the programs decide whether they are normalised.
+Networks do not normalise their inputs; the programs do, where they want to.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Q(nn.Module):
     @nn.compact
     def __call__(self, obs: Array, action: Array) -> Array:
         x = jnp.concatenate([obs, action], axis=-1)
-        # Separate matrices: a batched product over two members is slower on the CPU.
+        # Separate matrices: one batched matmul over the members is slower on the CPU.
         values = [
             networks.MLP((*self.hidden, 1), name=f"member_{m}")(x) for m in range(self.members)
         ]
@@ -42,7 +42,7 @@ class V(nn.Module):
 
 
 class NormalActor(nn.Module):
-    """A Normal policy with a bounded mean and a spread that no state changes.
+    """A Normal policy with a bounded mean and a state-independent standard deviation.
 
     obs [..., S] -> mean [..., A] in (-1, 1), standard deviation [A].
     """

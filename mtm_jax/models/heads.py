@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -9,6 +11,10 @@ from jax import Array
 from mtm_jax import distributions
 from mtm_jax.models import networks
 from mtm_jax.types import ModalitySpec
+
+# Modality -> prediction: [..., T, D] (continuous), [..., T, P, D] logits (categorical)
+# or a TanhNormal with fields [..., T, A].
+Outputs: TypeAlias = "dict[str, Array | distributions.TanhNormal]"
 
 
 class MLPHead(nn.Module):
@@ -22,7 +28,7 @@ class MLPHead(nn.Module):
     def __call__(self, x: Array) -> Array:
         x = networks.layer_norm("norm")(x)
         x = networks.dense(self.width, "hidden", dtype=self.dtype)(x)
-        # The last product stays in float32: losses and planning read it.
+        # The last matmul stays in float32: losses and plans depend on its digits.
         return networks.dense(self.features, "out")(networks.gelu(x).astype(jnp.float32))
 
 
@@ -40,7 +46,7 @@ class TanhNormalHead(nn.Module):
 
 
 def make_head(spec: ModalitySpec, width: int, dtype: jnp.dtype) -> nn.Module:
-    """Make the head of one modality: [..., C] -> predictions, see `model.Outputs`."""
+    """Make the head of one modality: [..., C] -> predictions, see `Outputs`."""
     name = f"head_{spec.name}"
     if spec.head == "tanh_normal":
         return TanhNormalHead(spec.features, name=name)

@@ -1,4 +1,4 @@
-"""How the tokens of a window lie in one sequence: modality by modality, step by step."""
+"""The order of a window's tokens in one sequence: modality by modality, step by step."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mtm_jax.types import ModalitySpec, Visible
 
 
 def token_shape(spec: ModalitySpec, window: int) -> tuple[int, ...]:
-    """Shape of one modality's tokens in one window: (T, D), categorical (T, P, D)."""
+    """Return the shape of one modality's tokens in one window: (T, D), categorical (T, P, D)."""
     if spec.head == "categorical":
         return (window, spec.tokens_per_step, spec.features)
     return (window, spec.features)
 
 
 def flat_visible(specs: Sequence[ModalitySpec], visible: Visible) -> Array:
-    """Say of every token whether it is visible: modality -> [..., T] to [..., sum T P]."""
+    """Repeat the masks for every token: modality -> [..., T] to [..., sum T P]."""
     return jnp.concatenate([jnp.repeat(visible[m.name], m.tokens_per_step, -1) for m in specs], -1)
 
 

@@ -1,4 +1,4 @@
-"""Building blocks: linear layers, the multilayer perceptron, activation and normalisation."""
+"""Building blocks: linear layers, multilayer perceptron, activation, normalisation."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-# U(+-1/sqrt(fan_in)), the initial scale of the released models.
+# U(+-1/sqrt(fan_in)), the initialisation of the released models.
 fan_in_uniform = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
 
 
 @jax.custom_vjp
-def product(x: Array, kernel: Array) -> Array:
+def matmul(x: Array, kernel: Array) -> Array:
     """Multiply `x @ kernel`, [..., D] by [D, C]; differentiable in reverse mode.
 
-    The kernel's gradient contracts all leading axes in one product of rows. The derived one
-    would write a transposed copy of the activations, which takes longer than the product.
+    The kernel's gradient contracts all leading axes in one matmul. The derived one would write a
+    transposed copy of the activations, which takes longer than the matmul.
     """
     return x @ kernel
 
 
-def _product_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+def _matmul_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
     return x @ kernel, (x, kernel)
 
 
-def _product_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+def _matmul_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     x, kernel = saved
     rows, grad_rows = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
     grad_kernel = jax.lax.dot_general(rows, grad_rows, (((0,), (0,)), ((), ())))
     return grad @ kernel.T, grad_kernel
 
 
-product.defvjp(_product_forward, _product_backward)
+matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 def _dot_general(x: Array, kernel: Array, dimension_numbers: tuple, precision: object) -> Array:
-    return product(x, kernel)
+    return matmul(x, kernel)
 
 
 def dense(
@@ -55,7 +55,7 @@ def dense(
 
 
 class MLP(nn.Module):
-    """Dense layers of the given widths, activated between them: [..., D] -> [..., widths[-1]]."""
+    """Dense layers with activations between them: [..., D] -> [..., widths[-1]]."""
 
     widths: Sequence[int]
     activation: Callable[[Array], Array] = nn.relu

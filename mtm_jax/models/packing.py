@@ -1,8 +1,8 @@
-"""Where visible tokens go when two windows share the slots of one: half the work for an encoder.
+"""Sequence packing: the visible tokens of two windows share one sequence, half the encoder's work.
 
-Under the masks of training about a third of a batch's tokens is visible. The window that shows
-most is paired with the one that shows least, the second most with the second least, and so on:
-then nearly always both fit into the slots of one window, where each reads only its own tokens.
+Under the training masks about a third of a batch's tokens are visible. The window with the most
+visible tokens is packed with the one with the fewest, the second most with the second fewest, and
+so on: then nearly always both fit into the length of one window. Each attends to its own tokens.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from jax import Array
 from mtm_jax.models import layout
 from mtm_jax.types import ModalitySpec, Visible
 
-# With fewer windows the second half of the work costs little, and compiling both ways more.
-SMALLEST_BATCH = 64
+# In smaller batches packing saves little time, and compiling both ways costs more.
+MIN_BATCH = 64
 
 
-class Pairs(NamedTuple):
-    """Places of the visible tokens of B windows with L tokens each, in B / 2 rows of L slots."""
+class Packed(NamedTuple):
+    """Where the visible tokens of B windows of L tokens stand in B / 2 sequences of L slots."""
 
-    slot: Array  # [B L] int, of each token, counted over all rows; B / 2 L: hidden
+    slot: Array  # [B L] int, of each token, counted over all sequences; B / 2 L: hidden
     token: Array  # [B / 2 L] int, in each slot, counted over all windows; B L: none
-    readable: Array  # [B / 2, L, L] bool, True where a query reads a key: both of one window
+    attention_mask: Array  # [B / 2, L, L] bool, True within one window
 
 
-def pair(visible: Array) -> tuple[Pairs, Array]:
-    """Give the visible tokens of every two windows the slots of one.
+def pack(visible: Array) -> tuple[Packed, Array]:
+    """Assign the visible tokens of every two windows to the slots of one sequence.
 
     Args:
         visible: [B, L] with an even B.
 
     Returns:
-        The places, and whether every pair fits, [] bool; if not, they are of no use.
+        The packing, and whether every two windows fit, [] bool; if not, it must not be used.
     """
     windows, length = visible.shape
     rows, slots = windows // 2, jnp.arange(length)
@@ -51,27 +51,32 @@ def pair(visible: Array) -> tuple[Pairs, Array]:
     slot = jnp.where(both, jnp.arange(rows)[:, None] * length + upto - 1, rows * length)
     slot = jnp.concatenate(jnp.split(slot, 2, axis=-1))  # rows in the order `first`, `second`
     back = jnp.argsort(jnp.concatenate([first, second]))
-    owner = (slots >= ends).astype(int) + (slots >= used)  # [R, L]: first, second, none
-    readable = owner[:, :, None] == owner[:, None, :]
-    return Pairs(slot[back].ravel(), token.ravel(), readable), (used <= length).all()
+    segment = (slots >= ends).astype(int) + (slots >= used)  # [R, L]: first, second, none
+    attention_mask = segment[:, :, None] == segment[:, None, :]
+    return Packed(slot[back].ravel(), token.ravel(), attention_mask), (used <= length).all()
 
 
-def in_pairs_if_they_fit(
+def compute_packed(
     specs: Sequence[ModalitySpec],
     visible: Visible,
-    compute: Callable[[Pairs | None], Any],
+    compute: Callable[[Packed | None], Any],
 ) -> Any:
-    """Compute with the pairs of windows, `visible` modality -> [B, T], if they fit, else with None.
+    """Call `compute` with the packing of a batch if every two windows fit, else with None.
 
-    Gradients belong inside `compute`: around the choice they would keep room for what either way
-    remembers. Under `vmap` all choose alike, pairs only if those of all fit, so that one way is
-    computed.
+    Gradients belong inside `compute`: around the choice they would keep the residuals of both
+    branches in memory. Under `vmap` all members choose alike, packing only if the windows of all
+    fit, so that one branch is computed.
+
+    Args:
+        specs: modalities of the model.
+        visible: modality -> [B, T].
+        compute: the work on the batch.
     """
     flat = layout.flat_visible(specs, visible)
-    if flat.shape[0] < SMALLEST_BATCH or flat.shape[0] % 2:
+    if flat.shape[0] < MIN_BATCH or flat.shape[0] % 2:
         return compute(None)
-    pairs, fit = pair(flat)
-    return jax.lax.cond(_all_under_vmap(fit), lambda: compute(pairs), lambda: compute(None))
+    packed, fit = pack(flat)
+    return jax.lax.cond(_all_under_vmap(fit), lambda: compute(packed), lambda: compute(None))
 
 
 @jax.custom_batching.custom_vmap
@@ -85,38 +90,42 @@ def _reduce_all(size: int, batched: list[bool], flag: Array) -> tuple[Array, boo
     return _all_under_vmap(flag.all(0) if batched[0] else flag), False
 
 
-def through(pairs: Pairs, x: Array, encoder: Callable[[Array, Array], Array]) -> Array:
-    """Encode the visible tokens of x [B, L, C] in their places: -> [B, L, C], zero where hidden.
+def encode(packed: Packed, x: Array, encoder: Callable[[Array, Array], Array]) -> Array:
+    """Encode the visible tokens of x [B, L, C] as packed: -> [B, L, C], zero where hidden.
 
-    `encoder` takes rows, [B / 2, L, C], and what is readable.
+    Args:
+        packed: the packing of the batch.
+        x: its tokens.
+        encoder: (sequences [B / 2, L, C], attention mask [B / 2, L, L]) -> [B / 2, L, C].
     """
     width = x.shape[-1]
-    rows = move(x.reshape(-1, width), pairs.token, pairs.slot)
-    rows = encoder(rows.reshape(*pairs.readable.shape[:-1], width), pairs.readable)
-    return move(rows.reshape(-1, width), pairs.slot, pairs.token).reshape(x.shape)
+    rows = gather_rows(x.reshape(-1, width), packed.token, packed.slot)
+    rows = rows.reshape(*packed.attention_mask.shape[:-1], width)
+    rows = encoder(rows, packed.attention_mask)
+    return gather_rows(rows.reshape(-1, width), packed.slot, packed.token).reshape(x.shape)
 
 
 @jax.custom_vjp
-def move(x: Array, source: Array, target: Array) -> Array:
-    """Move rows [N, C] to [M, C]; differentiable in reverse mode.
+def gather_rows(x: Array, source: Array, target: Array) -> Array:
+    """Gather rows, [N, C] -> [M, C], each at most once; differentiable in reverse mode.
 
-    The gradient moves rows back. The derived one would add them up one by one.
+    The gradient is a gather too; the derived one would be a scatter-add, which is slower.
 
     Args:
         x: the rows.
-        source: [M] int, the row of `x` that comes to each place; N: zeros.
-        target: [N] int, the place that each row of `x` goes to; M: none.
+        source: [M] int, the row of `x` for each place; N: zeros.
+        target: [N] int, the place of each row of `x`; M: none.
     """
     return jnp.take(x, source, axis=0, mode="fill", fill_value=0)
 
 
-def _move_forward(x: Array, source: Array, target: Array) -> tuple[Array, tuple[Array, Array]]:
-    return move(x, source, target), (source, target)
+def _gather_forward(x: Array, source: Array, target: Array) -> tuple[Array, tuple[Array, Array]]:
+    return gather_rows(x, source, target), (source, target)
 
 
-def _move_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, None, None]:
+def _gather_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, None, None]:
     source, target = saved
-    return move(grad, target, source), None, None
+    return gather_rows(grad, target, source), None, None
 
 
-move.defvjp(_move_forward, _move_backward)
+gather_rows.defvjp(_gather_forward, _gather_backward)

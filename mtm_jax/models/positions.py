@@ -16,10 +16,10 @@ def sinusoidal_positions(window: int, width: int) -> Array:
 
 
 def orthogonal_positions(window: int, width: int) -> Array:
-    """Fixed embedding of the window slot, [T, C], with no product between different slots.
+    """Fixed embedding of the window slot, [T, C], orthogonal between different slots.
 
-    [sin | cos] with rates spread evenly up to pi. Neighbours under the released embedding are
-    nearly the same vector, so attention learns late to tell which action goes with which state.
+    [sin | cos] with rates spread evenly up to pi. Under the released embedding neighbouring slots
+    are nearly the same vector, so attention is slow to learn which action belongs to which state.
     """
     rates = jnp.pi * (jnp.arange(width // 2) + 0.5) / (width // 2)
     angles = jnp.arange(window)[:, None] * rates
@@ -27,6 +27,6 @@ def orthogonal_positions(window: int, width: int) -> Array:
 
 
 def make_positions(config: ModelConfig) -> Array:
-    """Make the embedding of the window slot that the configuration names, [T, C]."""
+    """Make the embedding of window slots that the configuration names, [T, C]."""
     make = {"released": sinusoidal_positions, "orthogonal": orthogonal_positions}
     return make[config.positions](config.window, config.width)

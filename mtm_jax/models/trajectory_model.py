@@ -7,7 +7,6 @@ are visible and a learned mask token per modality elsewhere, and predicts all of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import chex
@@ -18,14 +17,9 @@ from jax import Array
 
 from mtm_jax import distributions
 from mtm_jax.config import ModelConfig
-from mtm_jax.models import heads, layout, networks, positions, queries, transformer
-from mtm_jax.models import packing as gathering
-from mtm_jax.models.queries import Placed
+from mtm_jax.models import heads, layout, networks, packing, positions, pruned, transformer
+from mtm_jax.models.heads import Outputs
 from mtm_jax.types import ModalitySpec, Tokens, Visible
-
-# Modality -> prediction: [..., T, D] (continuous), [..., T, P, D] logits (categorical)
-# or a TanhNormal with fields [..., T, A].
-Outputs = dict[str, "Array | distributions.TanhNormal"]
 
 
 class InitFn(Protocol):
@@ -39,22 +33,12 @@ class ApplyFn(Protocol):
         tokens: Tokens,
         visible: Visible,
         dropout_key: Array | None = None,
-        pairs: gathering.Pairs | None = None,
+        packed: packing.Packed | None = None,
     ) -> Outputs: ...
 
 
 class EncodeFn(Protocol):
     def __call__(self, params: dict, tokens: Tokens, visible: Visible) -> dict[str, Array]: ...
-
-
-class QueryFn(Protocol):
-    def __call__(
-        self,
-        params: dict,
-        shared: Mapping[str, Placed],
-        own: Mapping[str, Placed] | None,
-        asked: Mapping[str, Array],
-    ) -> Outputs: ...
 
 
 class Model(NamedTuple):
@@ -64,24 +48,25 @@ class Model(NamedTuple):
     init: InitFn
     apply: ApplyFn
     encode: EncodeFn
-    query: QueryFn
+    query: pruned.QueryFn
 
 
 def make_model(config: ModelConfig) -> Model:
     """Build the functions of one configuration.
 
     init(key) -> params, a plain dict of float32 arrays.
-    apply(params, tokens, visible, dropout_key=None, pairs=None) -> outputs. Batched over leading
+    apply(params, tokens, visible, dropout_key=None, packed=None) -> outputs. Batched over leading
         axes; masks may differ per sample, and a sample without any visible token is legal.
         Dropout acts when a key is given. Values of hidden inputs have no influence at all.
-        With the `pairs` of a batch [B, ...] that fit, the same numbers for half the encoder's work.
+        `packed`, the packing of a batch [B, ...], gives the same numbers for half the encoder's
+        work.
     encode(params, tokens, visible) -> modality -> [..., T, P, C], the encoder's output;
         rows of hidden tokens carry no meaning.
     query(params, shared, own, asked) -> outputs at the slots `asked`, modality -> [Q]. The same
-        numbers as `apply`, for hidden tokens only, at the cost of what is visible and asked for;
-        slots and presence may be traced. `shared` tokens are those of all N candidates; `own`,
-        those of each, or None: one window, without the axis N. Without dropout; not for
-        categorical tokens.
+        numbers as `apply`, for hidden tokens only, at the cost of what is visible and asked for
+        (see `pruned`); slots and presence may be traced. All N candidates share the tokens
+        `shared`; each has its `own`, or None: one window, without the axis N. Without dropout;
+        not for categorical tokens.
     """
     module = _MaskedTrajectoryModel(config)
 
@@ -99,30 +84,17 @@ def make_model(config: ModelConfig) -> Model:
         tokens: Tokens,
         visible: Visible,
         dropout_key: Array | None = None,
-        pairs: gathering.Pairs | None = None,
+        packed: packing.Packed | None = None,
     ) -> Outputs:
         rngs = None if dropout_key is None else {"dropout": dropout_key}
-        inputs = tokens, visible, dropout_key is None, pairs
+        inputs = tokens, visible, dropout_key is None, packed
         return module.apply({"params": params}, *inputs, rngs=rngs)
 
     def encode(params: dict, tokens: Tokens, visible: Visible) -> dict[str, Array]:
         encoded = module.apply({"params": params}, tokens, visible, True, method="encode")
         return layout.split(encoded, config)
 
-    def query(
-        params: dict,
-        shared: Mapping[str, Placed],
-        own: Mapping[str, Placed] | None,
-        asked: Mapping[str, Array],
-    ) -> Outputs:
-        queries.check(config.modalities, shared, own or {}, asked)
-
-        def ask(own: Mapping[str, Placed]) -> Outputs:
-            return module.apply({"params": params}, shared, own, asked, method="query")
-
-        return queries.by_chunks(ask, own) if own else ask({})
-
-    return Model(config, init, apply, encode, query)
+    return Model(config, init, apply, encode, pruned.make_query(module))
 
 
 class _MaskedTrajectoryModel(nn.Module):
@@ -163,7 +135,7 @@ class _MaskedTrajectoryModel(nn.Module):
         tokens: Tokens,
         visible: Visible,
         deterministic: bool,
-        pairs: gathering.Pairs | None = None,
+        packed: packing.Packed | None = None,
     ) -> Array:
         """Encode the visible tokens: -> [..., sum T P, C]."""
         c = self.config
@@ -179,8 +151,8 @@ class _MaskedTrajectoryModel(nn.Module):
             x = self.encoder_embed[spec.name](x) + self.encoder_modality[spec.name] + at_slots
             embedded.append(x.reshape(*x.shape[:-3], -1, c.width))
         x = layout.join(embedded)
-        if pairs is not None:
-            return gathering.through(pairs, x, lambda x, read: self.encoder(x, read, deterministic))
+        if packed is not None:
+            return packing.encode(packed, x, lambda x, mask: self.encoder(x, mask, deterministic))
         flat = layout.flat_visible(c.modalities, visible)
         return self.encoder(x, flat[..., None, :], deterministic)
 
@@ -189,10 +161,10 @@ class _MaskedTrajectoryModel(nn.Module):
         tokens: Tokens,
         visible: Visible,
         deterministic: bool = True,
-        pairs: gathering.Pairs | None = None,
+        packed: packing.Packed | None = None,
     ) -> Outputs:
         c = self.config
-        encoded = self.encode(tokens, visible, deterministic, pairs)
+        encoded = self.encode(tokens, visible, deterministic, packed)
         at_slots = positions.make_positions(c)[:, None]
         embedded = []
         for name, x in layout.split(encoded, c).items():
@@ -201,52 +173,6 @@ class _MaskedTrajectoryModel(nn.Module):
             embedded.append(x.reshape(*x.shape[:-3], -1, c.width))
         decoded = layout.split(self.decoder(layout.join(embedded), None, deterministic), c)
         return {spec.name: self._predict(spec, decoded[spec.name]) for spec in c.modalities}
-
-    def query(
-        self,
-        shared: Mapping[str, Placed],
-        own: Mapping[str, Placed],
-        asked: Mapping[str, Array],
-    ) -> Outputs:
-        """Predict the hidden tokens `asked`; see `make_model`."""
-        window, groups = self.config.window, [*shared.items(), *own.items()]
-        there = jnp.concatenate([placed.there for _, placed in groups])
-        if own:
-            encoded = self.encoder.together(self._embed(shared), self._embed(own), there)
-        else:
-            encoded = self.encoder(self._embed(shared), there[None], True)
-        pieces = queries.cut(encoded, [len(placed.slots) for _, placed in groups])
-        seen = [
-            self._enter_decoder(name, piece, placed.slots)
-            for (name, placed), piece in zip(groups, pieces, strict=True)
-        ]
-        masks, hidden, index = [], [], []
-        for rank, name in enumerate(m.name for m in self.config.modalities):
-            rows = jnp.broadcast_to(self.mask_token[name], (window, self.config.width))
-            masks.append(self._enter_decoder(name, rows, jnp.arange(window)))
-            hidden.append(~queries.filled([p for n, p in groups if n == name], window))
-            if name in asked:
-                index.append(rank * window + asked[name])
-        where = jnp.concatenate(hidden), jnp.concatenate(index)
-        decoded = self.decoder.read(layout.join(seen), there, layout.join(masks), *where)
-        names = [m.name for m in self.config.modalities if m.name in asked]
-        pieces = queries.cut(decoded, [len(asked[name]) for name in names])
-        return {name: self.heads[name](x) for name, x in zip(names, pieces, strict=True)}
-
-    def _embed(self, group: Mapping[str, Placed]) -> Array:
-        """Embed tokens for the encoder: [..., n of all modalities, C]."""
-        at_slots = positions.make_positions(self.config)
-        embedded = []
-        for name, placed in group.items():
-            values = jnp.where(placed.there[:, None], placed.values, 0.0)
-            x = self.encoder_embed[name](values) + self.encoder_modality[name][0]
-            embedded.append(x + at_slots[placed.slots])
-        return layout.join(embedded)
-
-    def _enter_decoder(self, name: str, x: Array, slots: Array) -> Array:
-        """Embed encoded or mask tokens, [..., n, C], for the decoder."""
-        at_slots = positions.make_positions(self.config)
-        return self.decoder_embed[name](x) + self.decoder_modality[name][0] + at_slots[slots]
 
     def _predict(self, spec: ModalitySpec, x: Array) -> Array | distributions.TanhNormal:
         out = self.heads[spec.name](x)

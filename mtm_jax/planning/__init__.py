@@ -1,1 +1,1 @@
-"""Acting with masks: the window of recent history, and the roles that prompts give the model."""
+"""Deciding with a pretrained model: recent history, roles of the model, and forward M3PC."""

@@ -12,7 +12,7 @@ from jax import Array
 
 from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
-from mtm_jax.models import queries
+from mtm_jax.models import pruned
 from mtm_jax.models.trajectory_model import Model
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import forward, options, pruned_world, worlds
@@ -127,7 +127,7 @@ def over_environments(
 ) -> forward.Plan:
     """Plan for E environments at once; on a CPU in groups whose candidates fill one chunk."""
     environments = len(keys)
-    most = max(1, queries.CHUNK // candidates)
+    most = max(1, pruned.CHUNK // candidates)
     group = next(n for n in range(min(most, environments), 0, -1) if environments % n == 0)
 
     def all_at_once(contexts: context_lib.Context, keys: Array) -> forward.Plan:

@@ -1,4 +1,4 @@
-"""The window of recent history that every decision reads, as a value that goes in and comes out."""
+"""The window of recent history that every decision reads: an immutable value, no hidden state."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from jax import Array
 class Context(flax.struct.PyTreeNode):
     """The latest steps of one episode, in raw units, aligned to window slots.
 
-    Slots 0..slot-1 hold finished steps, `slot` the current one, of which only the state is known;
-    what lies beyond carries no meaning and is never visible.
+    Slots 0..slot-1 hold finished steps, `slot` the current one, of which only the state is known.
+    Values beyond that have no meaning and are never visible.
     """
 
     states: Array  # [T, S]
@@ -22,7 +22,7 @@ class Context(flax.struct.PyTreeNode):
 
 
 def begin(obs: Array, action_dim: int, window: int) -> Context:
-    """Start an episode: the first observation, [S], in slot 0."""
+    """Start an episode with its first observation, [S], in slot 0."""
     return Context(
         states=jnp.zeros((window, obs.shape[-1])).at[0].set(obs),
         actions=jnp.zeros((window, action_dim)),
@@ -33,14 +33,14 @@ def begin(obs: Array, action_dim: int, window: int) -> Context:
 
 
 def extend(context: Context, action: Array, reward: Array, obs: Array, history: int) -> Context:
-    """Add a finished step and the observation that followed it.
+    """Append a finished step and the observation after it.
 
-    Until `history` past steps are known the window fills from slot 0 on; after that it moves.
+    The window fills from slot 0 on until it holds `history` past steps; then it slides.
 
     Args:
         context: the window before the step.
-        action: what was done in the current slot, [A] in [-1, 1].
-        reward: what it earned, [].
+        action: taken in the current slot, [A] in [-1, 1].
+        reward: of that action, [].
         obs: the next observation, [S].
         history: past steps to keep, at most T - 1.
     """
@@ -49,25 +49,25 @@ def extend(context: Context, action: Array, reward: Array, obs: Array, history: 
     rewards = context.rewards.at[slot].set(reward)
     full = slot >= history
 
-    def move(x: Array) -> Array:
+    def slide(x: Array) -> Array:
         return jnp.where(full, jnp.roll(x, -1, axis=0), x)
 
     next_slot = jnp.minimum(slot + 1, history)
     return Context(
-        states=move(context.states).at[next_slot].set(obs),
-        actions=move(actions),
-        rewards=move(rewards),
+        states=slide(context.states).at[next_slot].set(obs),
+        actions=slide(actions),
+        rewards=slide(rewards),
         slot=next_slot.astype(slot.dtype),
         t=context.t + 1,
     )
 
 
 def window_values(context: Context, target: Array) -> dict[str, Array]:
-    """Raw values of the window, modality -> [T, D], with the target return token in every slot.
+    """Collect raw values of the window, modality -> [T, D], with `target` as every return token.
 
     Args:
         context: the window.
-        target: average return to go to ask for, [] (a return token, not a sum).
+        target: return token to ask for, [] (an average return to go, not a sum).
     """
     return {
         "states": context.states,

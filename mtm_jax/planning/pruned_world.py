@@ -10,7 +10,8 @@ from jax import Array
 
 from mtm_jax import distributions, tokens
 from mtm_jax.config import PlanConfig
-from mtm_jax.models.trajectory_model import Model, Placed
+from mtm_jax.models.pruned import Placed
+from mtm_jax.models.trajectory_model import Model
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import worlds
 from mtm_jax.types import ModalitySpec
@@ -119,7 +120,7 @@ def _two_passes(ask: _Ask, planned: Placed, asked: dict[str, Array]) -> dict[str
     later = planned.slots[1:]
     own, outputs = {"actions": planned}, ask({"actions": planned}, {"states": later})
     if "states" in outputs:
-        own["states"] = Placed(outputs["states"], later, planned.there[1:])
+        own["states"] = Placed(outputs["states"], later, planned.present[1:])
     return outputs | ask(own, {m: asked[m] for m in ("rewards", "returns") if m in asked})
 
 

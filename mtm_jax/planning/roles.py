@@ -1,4 +1,4 @@
-"""The roles of one model: a prompt makes it a policy, a world model or an inverse model.
+"""The roles of one model: a prompt makes it a policy, a world model or an inverse dynamics model.
 
 Functions here are written for one window and vmapped by the caller.
 """
@@ -24,7 +24,7 @@ POLICIES = ("bc", "rcbc")
 
 
 class Imagined(NamedTuple):
-    """What the world model expects; row n follows from the first n + 1 actions."""
+    """What the world model predicts; row n depends on the first n + 1 actions."""
 
     next_states: Array  # [h, S]
     rewards: Array | None  # [h], of the actions; None if the model has no rewards
@@ -34,7 +34,7 @@ class Imagined(NamedTuple):
 def show(
     model: Model, params: dict, stats: Stats, values: Mapping[str, Array], visible: Visible
 ) -> dict:
-    """Show one window, modality -> [T, D] raw, under a mask; return the model's outputs."""
+    """Run the model on one window, modality -> [T, D] raw, under a mask; return its outputs."""
     inputs = tokens.encode_modalities(model.config.modalities, stats, values)
     return model.apply(params, inputs, {m: visible[m] for m in inputs})
 
@@ -42,7 +42,7 @@ def show(
 def predict(
     model: Model, params: dict, stats: Stats, values: Mapping[str, Array], prompt: str, slot: Array
 ) -> dict:
-    """Show one window under a prompt of `masks.prompt`; return the model's outputs."""
+    """Run the model on one window under a prompt of `masks.prompt`; return its outputs."""
     return show(model, params, stats, values, masks.prompt(prompt, slot, model.config.window))
 
 
@@ -63,7 +63,9 @@ def act(
     prompt: str = "rcbc",
     key: Array | None = None,
 ) -> Array:
-    """Choose an action for the current slot by behaviour cloning (MTM section 3.3).
+    """Choose an action for the current slot by (return-conditioned) behaviour cloning.
+
+    MTM section 3.3.
 
     Args:
         model, params, stats: the pretrained model.
@@ -109,23 +111,6 @@ def inverse_dynamics(
     return _action_at(model, stats, outputs, slot)
 
 
-def forward_dynamics(
-    model: Model, params: dict, stats: Stats, states: Array, actions: Array, slot: Array
-) -> dict[str, Array]:
-    """Predict a window from states 0..slot and all of its actions.
-
-    Args:
-        states: [T, S] raw; those after `slot` are ignored.
-        actions: [T, A] in [-1, 1].
-        slot: [] int.
-
-    Returns:
-        modality -> [T, D] raw, predictions for every slot.
-    """
-    values = _fill(model, states, actions)
-    return decode(model, stats, predict(model, params, stats, values, "fd", slot))
-
-
 def _fill(model: Model, states: Array, actions: Array) -> dict[str, Array]:
     zeros = jnp.zeros((model.config.window, 1))
     return {"states": states, "returns": zeros, "actions": actions, "rewards": zeros}
@@ -139,9 +124,9 @@ def imagine(
     actions: Array,
     history: int,
 ) -> Imagined:
-    """Roll actions out inside the model, one forward-dynamics pass a step.
+    """Roll actions out inside the model, one forward-dynamics pass per step.
 
-    Each pass sees the recent states, true and then imagined, and the actions to come.
+    Each pass sees the recent states, true ones and then predicted ones, and all later actions.
 
     Args:
         context: the window to start from.
@@ -169,7 +154,7 @@ def imagine(
         next_obs = predicted["states"][ctx.slot + 1]
         reward = predicted["rewards"][ctx.slot, 0] if "rewards" in predicted else None
         row = Imagined(next_obs, reward, predicted["returns"][ctx.slot, 0])
-        # Rewards are hidden under this prompt, so a model without them loses nothing.
+        # Rewards are hidden under this prompt, so that any value may stand for a missing one.
         past_reward = jnp.zeros(()) if reward is None else reward
         return context_lib.extend(ctx, actions[n], past_reward, next_obs, history), row
 

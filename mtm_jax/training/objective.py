@@ -108,15 +108,15 @@ def loss_and_grads(
     """
 
     def of_part(part: Batch, key: Array) -> tuple[Metrics, dict]:
-        def of_params(params: dict, packed: packing.Pairs | None) -> tuple[Array, Metrics]:
+        def of_params(params: dict, packed: packing.Packed | None) -> tuple[Array, Metrics]:
             outputs = model.apply(params, part.tokens, part.visible, key, packed)
             return loss(config, model, outputs, part, sigma)
 
-        def compute(packed: packing.Pairs | None) -> tuple[Metrics, dict]:
+        def compute(packed: packing.Packed | None) -> tuple[Metrics, dict]:
             grads, metrics = jax.grad(of_params, has_aux=True)(params, packed)
             return metrics, grads
 
-        return packing.in_pairs_if_they_fit(model.config.modalities, part.visible, compute)
+        return packing.compute_packed(model.config.modalities, part.visible, compute)
 
     return accumulation.sum_over_parts(of_part, batch, key, config.micro_batches)
 

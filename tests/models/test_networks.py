@@ -41,10 +41,10 @@ def test_mlp_is_affine_layers_with_activations_between_them():
 
 
 @pytest.mark.parametrize("batch", [(), (4,), (2, 3)], ids=str)
-def test_product_has_the_gradients_of_a_matrix_product(batch):
+def test_matmul_has_the_gradients_of_jax(batch):
     keys = jax.random.split(jax.random.key(0), 3)
     x, kernel, out = map(jax.random.normal, keys, [(*batch, 5), (5, 2), (*batch, 2)])
-    found = jax.vjp(networks.product, x, kernel)
+    found = jax.vjp(networks.matmul, x, kernel)
     expected = jax.vjp(jnp.matmul, x, kernel)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
     for a, b in zip(found[1](out), expected[1](out), strict=True):

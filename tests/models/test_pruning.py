@@ -7,7 +7,8 @@ import pytest
 
 from mtm_jax import masks
 from mtm_jax.config import ModelConfig
-from mtm_jax.models.trajectory_model import Placed, make_model
+from mtm_jax.models.pruned import Placed
+from mtm_jax.models.trajectory_model import make_model
 from mtm_jax.types import ModalitySpec
 
 WINDOW, S, A = 6, 5, 2

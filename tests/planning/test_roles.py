@@ -222,12 +222,15 @@ def test_inverse_dynamics_recovers_a_known_action(slot):
     np.testing.assert_allclose(found, [expected] * A, atol=1e-5)
 
 
-def test_forward_dynamics_predicts_from_the_slot_on():
+def test_forward_dynamics_predict_from_the_slot_on():
     states = RNG.normal(size=(WINDOW, S)).astype(np.float32)
     actions = RNG.uniform(-1, 1, (WINDOW, A)).astype(np.float32)
     hidden = np.where(np.arange(WINDOW)[:, None] > 1, np.nan, states)
-    found = roles.forward_dynamics(
-        linear_model(), {}, STATS, jnp.asarray(hidden), jnp.asarray(actions), jnp.int32(1)
-    )
+    nothing = jnp.zeros((WINDOW, 1))
+    values = {"states": hidden, "returns": nothing, "actions": actions, "rewards": nothing}
+    values = jax.tree.map(jnp.asarray, values)
+    network = linear_model()
+    outputs = roles.predict(network, {}, STATS, values, "fd", jnp.int32(1))
+    found = roles.decode(network, STATS, outputs)
     expected = simulate(states[:2], actions[1:-1], actions[0])
     np.testing.assert_allclose(found["states"][2:], expected, rtol=1e-3, atol=1e-4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtm_jax.config import LossConfig, ModelConfig, OptimConfig, PretrainConfig
-from mtm_jax.models import packing as gathering
+from mtm_jax.models import packing
 from mtm_jax.models import trajectory_model as model
 from mtm_jax.training import accumulation, dataset, pretrain, program
 from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
@@ -61,16 +61,16 @@ def whole():
 @pytest.mark.slow
 def test_parts_give_the_step_of_the_whole(whole, monkeypatch):
     asked = []
-    choose = gathering.in_pairs_if_they_fit
+    choose = packing.compute_packed
 
     def recorded(specs, visible, *rest):
         asked.append(visible["states"].shape)
         return choose(specs, visible, *rest)
 
-    monkeypatch.setattr(gathering, "in_pairs_if_they_fit", recorded)
+    monkeypatch.setattr(packing, "compute_packed", recorded)
     state, metrics = train(2)
     assert set(asked) == {(BATCH // 2, WINDOW)}
-    assert BATCH // 2 >= gathering.SMALLEST_BATCH
+    assert BATCH // 2 >= packing.MIN_BATCH
     expected_state, expected = whole
     assert metrics.keys() == expected.keys() and metrics["train/sigma"] > 0
     for name in expected:

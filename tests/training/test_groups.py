@@ -11,7 +11,7 @@ from test_pretrain import assert_same_bits, make_setup
 
 from mtm_jax import tokens
 from mtm_jax.errors import UserError
-from mtm_jax.models import packing as gathering
+from mtm_jax.models import packing
 from mtm_jax.training import pretrain, program
 
 STEPS = 4
@@ -119,18 +119,18 @@ def test_other_differences_are_refused(setup):
         program.make_group_program(trainings)
 
 
-def test_a_group_gathers_only_if_the_windows_of_all_fit(setup):
+def test_a_group_packs_only_if_the_windows_of_all_fit(setup):
     specs = setup.config.model.modalities
-    batch, window = gathering.SMALLEST_BATCH, setup.config.model.window
+    batch, window = packing.MIN_BATCH, setup.config.model.window
     nothing, everything = (
         {m.name: jnp.full((batch, window), seen) for m in specs} for seen in (False, True)
     )
 
     def choose(visible):
-        def compute(pairs):
-            return jnp.bool_(pairs is not None)
+        def compute(packed):
+            return jnp.bool_(packed is not None)
 
-        return gathering.in_pairs_if_they_fit(specs, visible, compute)
+        return packing.compute_packed(specs, visible, compute)
 
     for choose_all in (jax.vmap(choose), lambda v: jax.vmap(jax.vmap(choose))(add_axis(v))[0]):
         for masks, taken in (((nothing, nothing), True), ((nothing, everything), False)):

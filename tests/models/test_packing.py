@@ -1,4 +1,4 @@
-"""Encoding two windows in the slots of one gives what encoding each in its own gives."""
+"""Encoding two windows packed into one sequence gives what encoding each by itself gives."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,7 @@ import pytest
 
 from mtm_jax import masks
 from mtm_jax.config import MaskConfig, ModelConfig, PretrainConfig
-from mtm_jax.models import layout
-from mtm_jax.models import packing as gathering
+from mtm_jax.models import layout, packing
 from mtm_jax.models import trajectory_model as model
 from mtm_jax.training import dataset, pretrain, program
 from mtm_jax.types import DataInfo, ModalitySpec, Trajectories
@@ -23,7 +22,7 @@ SPECS = (
 NAMES = [m.name for m in SPECS]
 LENGTH = 5 * WINDOW  # tokens of a window
 
-pair = jax.jit(gathering.pair)
+pack = jax.jit(packing.pack)
 
 
 def draw(seed=0, **patterns):
@@ -31,7 +30,7 @@ def draw(seed=0, **patterns):
     config = MaskConfig(patterns=tuple((patterns or {"random_autoregressive": 1.0}).items()))
     keys = jax.random.split(jax.random.key(seed), BATCH)
     visible = jax.jit(jax.vmap(lambda k: masks.draw(k, config, WINDOW, NAMES)))(keys)
-    return visible, pair(layout.flat_visible(SPECS, visible))
+    return visible, pack(layout.flat_visible(SPECS, visible))
 
 
 def inputs():
@@ -54,8 +53,8 @@ def differentiate():
     """Outputs, with the gradients of a generic function of them in parameters and inputs."""
     network, params = make()
 
-    def total(params, tokens, visible, pairs):
-        outputs = network.apply(params, tokens, visible, None, pairs)
+    def total(params, tokens, visible, packed):
+        outputs = network.apply(params, tokens, visible, None, packed)
         return sum(jnp.sin(3.0 * leaf).mean() for leaf in jax.tree.leaves(outputs)), outputs
 
     compiled = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True))
@@ -66,7 +65,7 @@ def blind_and_full():
     """Half of the windows show nothing, the others everything."""
     shown = (np.arange(BATCH) % 2 == 0)[:, None]
     visible = {m: np.broadcast_to(shown, (BATCH, WINDOW)) for m in NAMES}
-    return visible, pair(layout.flat_visible(SPECS, visible))
+    return visible, pack(layout.flat_visible(SPECS, visible))
 
 
 @pytest.mark.parametrize(
@@ -75,94 +74,92 @@ def blind_and_full():
     ids=["random_autoregressive", "prompts", "blind_and_full"],
 )
 def test_outputs_and_gradients_are_those_of_windows_apart(differentiate, case):
-    visible, (pairs, fit) = case()
+    visible, (packed, fit) = case()
     assert fit
-    found = differentiate(inputs(), visible, pairs)
+    found = differentiate(inputs(), visible, packed)
     expected = differentiate(inputs(), visible, None)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * (1e-3 + np.abs(b).max()))
 
 
 def test_values_of_hidden_inputs_change_nothing(differentiate):
-    visible, (pairs, _) = draw()
-    clean = differentiate(inputs(), visible, pairs)
+    visible, (packed, _) = draw()
+    clean = differentiate(inputs(), visible, packed)
     shown = {m: np.reshape(v, (*v.shape, 1)) for m, v in visible.items()}
     shown["returns"] = shown["returns"][..., None]
     poisoned = {m: np.where(shown[m], x, np.nan) for m, x in inputs().items()}
     for a, b in zip(
-        jax.tree.leaves(differentiate(poisoned, visible, pairs)),
+        jax.tree.leaves(differentiate(poisoned, visible, packed)),
         jax.tree.leaves(clean),
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
 
 
-def test_every_visible_token_has_a_slot_and_reads_its_own_window():
-    visible, (pairs, _) = draw()
+def test_every_visible_token_has_a_slot_and_attends_to_its_own_window():
+    visible, (packed, _) = draw()
     flat = np.asarray(layout.flat_visible(SPECS, visible)).ravel()
-    slots, token = np.asarray(pairs.slot), np.asarray(pairs.token)
+    slots, token = np.asarray(packed.slot), np.asarray(packed.token)
     np.testing.assert_array_equal(slots < token.size, flat)
     np.testing.assert_array_equal(token[slots[flat]], np.flatnonzero(flat))
     assert (token < flat.size).sum() == flat.sum()
     windows = np.where(token < flat.size, token // LENGTH, -1).reshape(-1, LENGTH)
     same = windows[:, :, None] == windows[:, None, :]
-    np.testing.assert_array_equal(pairs.readable, same)
+    np.testing.assert_array_equal(packed.attention_mask, same)
 
 
-def test_pairs_fit_exactly_if_the_fullest_with_the_emptiest_do():
+def test_windows_fit_exactly_if_the_fullest_with_the_emptiest_do():
     visible = np.arange(LENGTH) < np.array([3, LENGTH - 5, 5, LENGTH - 3])[:, None]
-    assert pair(jnp.asarray(visible))[1]
+    assert pack(jnp.asarray(visible))[1]
     visible[0, 3] = True
-    assert not pair(jnp.asarray(visible))[1]
+    assert not pack(jnp.asarray(visible))[1]
 
 
 @pytest.mark.parametrize(
-    ("windows", "shown", "paired"),
+    ("windows", "shown", "taken"),
     [(64, 10, True), (64, 11, False), (63, 10, False), (32, 10, False)],
 )
-def test_windows_are_paired_where_that_is_right_and_worthwhile(windows, shown, paired):
+def test_windows_are_packed_where_they_fit_and_it_is_worthwhile(windows, shown, taken):
     visible = {"states": jnp.broadcast_to(jnp.arange(LENGTH) < shown, (windows, LENGTH))}
-    found = gathering.in_pairs_if_they_fit(
-        SPECS[:1], visible, lambda pairs: jnp.array(pairs is not None)
-    )
-    assert found == paired
+    found = packing.compute_packed(SPECS[:1], visible, lambda packed: jnp.array(packed is not None))
+    assert found == taken
 
 
-def test_moving_rows_has_the_gradient_of_indexing():
+def test_gathering_rows_has_the_gradient_of_indexing():
     x = jax.random.normal(jax.random.key(0), (4, 3))
     source, target = jnp.array([2, 4, 0]), jnp.array([2, 3, 0, 3])  # 4 and 3: none
 
     def indexed(x):
         return jnp.concatenate([x, jnp.zeros((1, 3))])[source]
 
-    found, back = jax.vjp(lambda x: gathering.move(x, source, target), x)
+    found, back = jax.vjp(lambda x: packing.gather_rows(x, source, target), x)
     expected, derived = jax.vjp(indexed, x)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(back(found + 1.0)[0], derived(found + 1.0)[0])
 
 
-def test_dropout_acts_in_pairs_too():
+def test_dropout_acts_in_packed_sequences_too():
     network, params = make(dropout=0.5)
-    visible, (pairs, _) = draw()
+    visible, (packed, _) = draw()
     apply = jax.jit(network.apply)
     first, second = (
-        apply(params, inputs(), visible, jax.random.key(k), pairs)["rewards"] for k in range(2)
+        apply(params, inputs(), visible, jax.random.key(k), packed)["rewards"] for k in range(2)
     )
     assert np.isfinite(first).all()
     assert (first != second).any(axis=(1, 2)).all()
 
 
-def test_training_moves_every_visible_token_there_and_back(monkeypatch):
+def test_training_packs_and_unpacks_every_visible_token(monkeypatch):
     specs = tuple(ModalitySpec(m, 1) for m in NAMES)
     config = PretrainConfig(ModelConfig(specs, WINDOW, 8, 2), batch_size=BATCH)
     data = dataset.make_dataset(trajectories(), WINDOW)
 
-    def apply(params, tokens, visible, key, pairs):
+    def apply(params, tokens, visible, key, packed):
         x = [jnp.where(visible[m][..., None], tokens[m], 0.0) for m in NAMES]
         x = jnp.concatenate(x, axis=-2) * params["scale"]
-        if pairs is not None:
-            x = 2.0 * gathering.through(pairs, x, lambda rows, _: rows / 2.0)
-        taken.append(pairs is not None)
+        if packed is not None:
+            x = 2.0 * packing.encode(packed, x, lambda rows, _: rows / 2.0)
+        taken.append(packed is not None)
         return dict(zip(NAMES, jnp.split(x, len(NAMES), axis=-2), strict=True))
 
     def run():
@@ -176,7 +173,7 @@ def test_training_moves_every_visible_token_there_and_back(monkeypatch):
     taken = []
     found = run()
     assert sorted(taken) == [False, True]
-    monkeypatch.setattr(gathering, "in_pairs_if_they_fit", lambda *a: a[2](None))
+    monkeypatch.setattr(packing, "compute_packed", lambda *a: a[2](None))
     expected = run()
     assert taken[2:] == [False]
     for name in expected:
