@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 import sys
 
 import jax
@@ -55,6 +56,14 @@ def assert_close(expected, found) -> None:
         np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
+def assert_sums_alone(compiled, states, data) -> None:
+    """Devices exchange sums, such as gradients, and no tokens: nothing else is communicated."""
+    run = jax.jit(lambda states, data: compiled.run(states, data, 1))
+    text = run.lower(states, data).compile().as_text()
+    found = set(re.findall(r"(all-\w+|reduce-scatter|collective-\w+)(?:-start)?\(", text))
+    assert found == {"all-reduce"}, found
+
+
 def main(folder: pathlib.Path) -> None:
     """Train on one device and on all; compare; save what was trained on all."""
     packing.MIN_BATCH = 8  # of a device
@@ -71,6 +80,7 @@ def main(folder: pathlib.Path) -> None:
     mesh = sharding.make_mesh(CONFIG)
     assert dict(mesh.shape) == {"seed": 1, "data": 4}
     divided = program.make_program(training, mesh)
+    assert_sums_alone(divided, divided.init(key), sharding.replicate(data, mesh))
     state, found = divided.run(divided.init(key), sharding.replicate(data, mesh), 1)
     assert_close(metrics, found)
     state = sharding.local(state, mesh)
@@ -89,6 +99,7 @@ def main(folder: pathlib.Path) -> None:
     group = program.make_group_program(trainings, mesh)
     states = group.init(jnp.stack([key, key]))
     assert not states.params["mask_token_states"].is_fully_replicated
+    assert_sums_alone(group, states, sharding.replicate(data, mesh))
     states, rows = group.run(states, sharding.replicate(data, mesh), 1)
     assert_close(metrics["train/loss"], rows["train/loss"][0])
     params = trees.to_host(sharding.local(states, mesh).params)
@@ -102,6 +113,8 @@ def main(folder: pathlib.Path) -> None:
         nonfinite.Guard(one, folder / name)
         for one, name in zip(trainings, ("first", "second"), strict=True)
     ]
+    shapes, named = nonfinite.GuardedProgram(guards, mesh).shapes(sharding.replicate(data, mesh))
+    assert shapes.step.shape == (2,) and named.keys() == rows.keys()
     broken = states.replace(log_sigma=states.log_sigma * jnp.array([1.0, jnp.nan]))
     try:
         nonfinite.GuardedProgram(guards, mesh).run(broken, sharding.replicate(data, mesh), 1)

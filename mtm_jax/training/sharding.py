@@ -7,6 +7,7 @@ over the devices.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -59,13 +60,13 @@ def jit(function: Callable, mesh: Mesh | None, placement: P, **options: Any) -> 
     """
     if mesh is None:
         return jax.jit(function, **options)
-    compiled = jax.jit(function, out_shardings=NamedSharding(mesh, placement), **options)
 
-    def call(*args: Any) -> Any:
-        with jax.set_mesh(mesh):
-            return compiled(*args)
+    @functools.wraps(function)
+    def on_mesh(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
 
-    return call
+    return jax.jit(on_mesh, out_shardings=NamedSharding(mesh, placement), **options)
 
 
 def batch_shards() -> int:

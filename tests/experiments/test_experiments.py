@@ -239,7 +239,7 @@ def test_evaluation_needs_a_run(tmp_path):
     ("step", "log", "save", "validate"),
     [
         *((10, True, False, False), (12, True, False, False), (9, False, False, False)),
-        *((20, True, True, True), (30, True, False, True), (98, False, False, True)),
+        *((20, True, True, False), (30, True, False, True), (98, False, False, True)),
         *((100, True, True, True), (97, False, False, False)),
     ],
 )
