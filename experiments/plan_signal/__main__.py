@@ -1,22 +1,23 @@
-"""Measure what a planner has to choose by: do predicted utilities say which actions are better?
+"""Measure what a planner has to choose by: do its predictions tell good actions from bad ones?
 
     python -m experiments.plan_signal --config.run=runs/pretrain/hopper-medium-m3pc-small-seed0
 
-Two instruments, one row of RUN/signal.jsonl for each way to plan.
+Two instruments; each way to plan gets one row of RUN/signal.jsonl.
 
-Sensitivity, on held-out windows: how far predicted returns and values move when random actions
-take the place of the true ones, beside the error of the prediction.
+Sensitivity, on held-out windows: how far predictions move when random actions replace the true
+ones, compared with the error of the prediction.
 
-Ranking, in the simulator: at states that the policy reaches, every candidate is executed and then
-the policy goes on; are the candidates with higher utility really better? `states_explained_N`, N
-steps ahead, and `rewards_explained`, of the sum before the last step, say how much of the
-difference between candidates the model predicts: 1 all, 0 no more than their mean does.
-`rank_correlation` counts as zero where utilities or returns are flat: `flat_utilities` and
-`flat_returns` are the moments where they were. `gain` is the return that a draw by the planner's
-weights adds to that of an average candidate, `top_gain` what the candidate of the highest utility
-adds, `best_gain` what the best one would. `calibration_slope` is that of a line through real
-returns against utilities, by differences within a moment, in raw units: 1 = a utility difference of
-x means a return difference of x. `calibration_intercept` is where that line begins.
+Ranking, in the simulator: at states that the policy reaches, every candidate of a plan is executed,
+followed by the policy. Do candidates of higher utility earn higher returns?
+- `states_explained_N` (N steps ahead) and `rewards_explained` (their sum before the last step): the
+  share of the differences between candidates that the model predicts; 1 is all of them, 0 no more
+  than predicting the mean candidate.
+- `rank_correlation`: Spearman's, between utilities and returns; zero where either is flat, which
+  `flat_utilities` and `flat_returns` count.
+- `gain`: return of a draw by the planner's weights minus that of the average candidate; `top_gain`
+  the same for the candidate of the highest utility, `best_gain` for the best one in hindsight.
+- `calibration_slope`: slope of returns against utilities within a moment, in raw units; at 1,
+  utilities that differ by x mean returns that differ by x. `calibration_intercept` goes with it.
 """
 
 from __future__ import annotations
@@ -30,8 +31,7 @@ import rich.box
 import rich.table
 from ml_collections import config_dict
 
-from experiments.plan_signal import ranking as plan_signal_ranking
-from experiments.plan_signal import sensitivity as plan_signal_sensitivity
+from experiments.plan_signal import ranking, sensitivity
 from experiments.plan_signal import simulators as simulators_lib
 from experiments.runtime import cli, runs
 from experiments.training import build
@@ -66,8 +66,8 @@ def main(config: config_dict.ConfigDict) -> None:
             seed=config.seed,
         )
         simulators.ask(settings["target_fraction"])
-        found = plan_signal_sensitivity.sensitivity(agent, windows, plan, config.seed)
-        found |= plan_signal_ranking.ranking(actor, simulators, moments, config.steps_after)
+        found = sensitivity.sensitivity(agent, windows, plan, config.seed)
+        found |= ranking.ranking(actor, simulators, moments, config.steps_after)
         row = {"way": name, "step": agent.step, "seed": config.seed, "moments": len(moments)}
         rows.append(row | {"settings": settings, "metrics": found})
         records.append(folder / SIGNAL_FILE, rows[-1])
@@ -75,10 +75,10 @@ def main(config: config_dict.ConfigDict) -> None:
 
 
 def check(config: config_dict.ConfigDict) -> None:
-    """Refuse numbers before anything is loaded.
+    """Refuse numbers that are out of range, before anything is loaded.
 
     Raises:
-        UserError: one is out of range.
+        UserError: it names the number.
     """
     for key in ("windows", "candidates"):
         if config[key] < 1:
@@ -86,13 +86,11 @@ def check(config: config_dict.ConfigDict) -> None:
     for key in ("seed", "steps_after"):
         if config[key] < 0:
             raise UserError(f"{key} is {config[key]}; it must not be negative")
-    fraction = config.plan.target_fraction
-    if not np.isfinite(fraction):
-        raise UserError(f"plan.target_fraction is {fraction}; give a number, such as 1.0")
+    pretrained.check_fraction(config.plan.target_fraction)
 
 
 def ways(config: config_dict.ConfigDict, agent: pretrained.Pretrained) -> dict[str, dict]:
-    """Settings of each way to plan, by name; those that need a critic only where there is one.
+    """List the settings of each way to plan, by name; without a critic, those that need none.
 
     Raises:
         UserError: a way is unknown, or was asked for and needs a critic that is not there, or has

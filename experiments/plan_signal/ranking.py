@@ -1,4 +1,4 @@
-"""The ranking instrument of `experiments.plan_signal`: are better candidates predicted to be so?"""
+"""The ranking instrument of `experiments.plan_signal`: do higher utilities mean higher returns?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtm_jax.agents.actor import Actor
 from mtm_jax.io import progress
 from mtm_jax.planning import forward, scoring
 
-# Counted over the moments; everything else is averaged.
+# Metrics that are summed over the moments; all others are averaged.
 COUNTS = ("flat_utilities", "flat_returns")
 
 
@@ -29,9 +29,9 @@ def ranking(
 
     Args:
         actor: makes the plans; each moment has candidates of its own.
-        simulators: one for each candidate.
-        moments: to plan at.
-        steps_after: of the policy after each candidate.
+        simulators: one per candidate.
+        moments: states to plan at.
+        steps_after: steps of the policy after each candidate.
 
     Returns:
         Averages of `compare` over the moments, their standard errors as `*_error`, `COUNTS`, and

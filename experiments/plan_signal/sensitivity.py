@@ -1,4 +1,4 @@
-"""The sensitivity instrument of `experiments.plan_signal`: do predictions depend on actions?"""
+"""The sensitivity instrument of `experiments.plan_signal`: do predictions follow the actions?"""
 
 from __future__ import annotations
 
@@ -20,27 +20,15 @@ def sensitivity(
 ) -> dict[str, float]:
     """Compare predictions for held-out windows under true actions and under random ones.
 
-    `*_error` is the root mean squared error of what is predicted under the true actions, `*_shift`
-    how far random actions move that prediction, `*_spread` how much the truth varies. States and
-    return tokens are those of the last step of the horizon, rewards those of the step before it,
-    the last that a utility counts. The error of a critic is not known: instead of it, how far the
-    members of its ensemble differ.
+    `*_error` is the root mean squared error of the prediction under the true actions, `*_shift` how
+    far random actions move that prediction, `*_spread` how much the truth varies. States and return
+    tokens are those of the last step of the horizon, rewards those of the step before it, the last
+    one that a utility counts.
     """
     slot, h = plan.history, plan.horizon
-    world = worlds.plain_world(agent.model, agent.params, agent.stats, plan, h)
     true = windows.values["actions"][:, slot : slot + h]
     other = jax.random.uniform(jax.random.key(seed), true.shape, minval=-1.0)
-
-    @jax.jit
-    @jax.vmap
-    def predict(values: Mapping[str, jax.Array], actions: jax.Array) -> worlds.Rollout:
-        zero = jnp.zeros((), jnp.int32)
-        context = context_lib.Context(
-            values["states"], values["actions"], values["rewards"], zero + slot, zero
-        )
-        return world.rollout(context, actions)
-
-    predicted = predict(windows.values, jnp.stack([true, other], 1))
+    predicted = predict(agent, windows, plan, jnp.stack([true, other], 1))
     last = slot + h - 1
     truths = {
         "states": tokens.encode(agent.stats["states"], windows.values["states"][:, last]),
@@ -60,17 +48,43 @@ def sensitivity(
             f"{name}_spread": rms(truth - truth.mean(0)),
         }
     if plan.guidance == "critic":
-        critic = agent.require_critic()
         now = windows.values["states"][:, slot]
-        q_true, q_other = (
-            iql.q_values(critic.params, critic.stats, now, a[:, 0]) for a in (true, other)
-        )
-        rows |= {
-            "q_error": rms(q_true[0] - q_true[-1]),
-            "q_shift": rms(q_other.min(0) - q_true.min(0)),
-            "q_spread": rms(q_true.min(0) - q_true.min(0).mean()),
-        }
+        rows |= of_critic(agent.require_critic(), now, true[:, 0], other[:, 0])
     return rows
+
+
+def predict(
+    agent: pretrained.Pretrained, windows: dataset.Windows, plan: PlanConfig, actions: jax.Array
+) -> worlds.Rollout:
+    """Roll candidates out, [B, N, h, A], from the step of each window that ends its history."""
+    slot = plan.history
+    world = worlds.plain_world(agent.model, agent.params, agent.stats, plan, plan.horizon)
+
+    @jax.jit
+    @jax.vmap
+    def one(values: Mapping[str, jax.Array], actions: jax.Array) -> worlds.Rollout:
+        zero = jnp.zeros((), jnp.int32)
+        context = context_lib.Context(
+            values["states"], values["actions"], values["rewards"], zero + slot, zero
+        )
+        return world.rollout(context, actions)
+
+    return one(windows.values, actions)
+
+
+def of_critic(
+    critic: iql.Critic, states: jax.Array, true: jax.Array, other: jax.Array
+) -> dict[str, float]:
+    """Compare a critic's values of two actions in each state.
+
+    Its error is not known; `q_error` is how far the members of its ensemble differ.
+    """
+    q_true, q_other = (iql.q_values(critic.params, critic.stats, states, a) for a in (true, other))
+    return {
+        "q_error": rms(q_true[0] - q_true[-1]),
+        "q_shift": rms(q_other.min(0) - q_true.min(0)),
+        "q_spread": rms(q_true.min(0) - q_true.min(0).mean()),
+    }
 
 
 def rms(x: jax.Array) -> float:

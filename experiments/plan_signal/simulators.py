@@ -1,4 +1,4 @@
-"""Simulators of `experiments.plan_signal`: put back to a moment, they try candidates out."""
+"""Simulators of `experiments.plan_signal`: reset to a moment, they execute candidates."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from mtm_jax.io import progress
 
 
 class Moment(NamedTuple):
-    """A state on the way of the policy, in the simulator and in the planner's window."""
+    """A state that the policy reached: that of the simulator, and the actor's memory of it."""
 
     state: np.ndarray  # as MuJoCo packs it
     memory: Memory  # of one environment
 
 
 class Real(NamedTuple):
-    """What N candidates did; once an episode is over nothing moves, and nothing is earned."""
+    """What N candidates did; after the end of an episode states stay and rewards are zero."""
 
     states: np.ndarray  # [N, h, S], that each step of the horizon starts from
     rewards: np.ndarray  # [N, h], of these steps
-    returns: np.ndarray  # [N], until the policy that went on was stopped
+    returns: np.ndarray  # [N], rewards of the candidate and of the policy after it
 
 
 class Simulators:
-    """Environments side by side, with the policy's windows; nothing is reset."""
+    """Environments side by side, and the policy's memory of them; none is reset after its end."""
 
     def __init__(
         self, agent: pretrained.Pretrained, count: int, seed: int, target_fraction: float = 1.0
     ):
-        """Begin an episode in each of `count` environments; see `ask` for the target.
+        """Begin an episode in each of `count` environments; for the target, see `ask`.
 
         Raises:
             UserError: the environment cannot be put into a given state.
@@ -47,7 +47,7 @@ class Simulators:
         if not isinstance(getattr(self.envs[0], "data", None), mujoco.MjData):
             raise UserError(
                 f"{agent.info.env_id} cannot be put into a given state, so candidates cannot be "
-                "tried out in it; use a run of a MuJoCo environment of gymnasium"
+                "executed from there; use a run of a MuJoCo environment of gymnasium"
             )
         seeds = np.random.SeedSequence(seed).generate_state(count).tolist()
         obs = np.stack([env.reset(seed=s)[0] for env, s in zip(self.envs, seeds, strict=True)])
@@ -56,11 +56,11 @@ class Simulators:
         self.memory = self._policy.start(obs)
 
     def ask(self, target_fraction: float) -> None:
-        """Let the policy ask for this return; see `Pretrained.target_return`."""
+        """Condition the policy on this return; see `Pretrained.target_return`."""
         self._policy = acting.make_actor(self._agent, target_fraction=target_fraction)
 
     def put(self, moment: Moment) -> None:
-        """Bring all environments to one state."""
+        """Set all environments to one moment."""
         for env in self.envs:
             simulator.set_physics_state(env, moment.state)
         self.alive[:] = True
@@ -69,22 +69,22 @@ class Simulators:
         self.memory = moment.memory._replace(contexts=contexts)
 
     def moment(self, e: int) -> Moment:
-        """Note the present state of one environment."""
+        """Record the current state of one environment."""
         state = simulator.physics_state(self.envs[e])
         contexts = jax.tree.map(lambda x: x[e : e + 1], self.memory.contexts)
         return Moment(state, self.memory._replace(contexts=contexts))
 
     def policy(self) -> np.ndarray:
-        """Ask the return-conditioned policy, [E, A] in [-1, 1]."""
+        """Choose the actions of the return-conditioned policy, [E, A] in [-1, 1]."""
         return self._policy.decide(self.memory)
 
     def observations(self) -> np.ndarray:
-        """Return the present states, [E, S]."""
+        """Return the current observations, [E, S]."""
         contexts = self.memory.contexts
         return np.asarray(contexts.states)[np.arange(len(self.envs)), contexts.slot]
 
     def step(self, actions: np.ndarray) -> np.ndarray:
-        """Step those that still run; return the rewards, [E], zero where an episode is over."""
+        """Step the episodes that still run; return rewards [E], zero where an episode is over."""
         rewards = np.zeros(len(self.envs), np.float32)
         obs = self.observations()
         raw = self._agent.to_environment(actions)
@@ -107,10 +107,10 @@ def reach(
 
     Args:
         agent: whose policy acts.
-        count: moments; fewer are returned where episodes end before.
-        first_step, last_step: of the episode, between which the moments are.
+        count: number of moments; fewer are returned if episodes end before theirs.
+        first_step, last_step: range of the episode's steps to draw the moments from.
         seed: of the episodes and the steps.
-        target_fraction: that the policy asks for.
+        target_fraction: return to condition the policy on; see `Pretrained.target_return`.
 
     Raises:
         UserError: a number is out of range, or no episode was long enough.

@@ -24,7 +24,7 @@ def check(settings: config_dict.ConfigDict) -> None:
     """Refuse settings of an evaluation before anything is computed.
 
     Raises:
-        UserError: a method is no policy, or there is none, or a number is out of range.
+        UserError: there is no method, one is unknown, or a number is out of range.
     """
     unknown = [method for method in settings.methods if method not in roles.POLICIES]
     if unknown or not settings.methods:
@@ -35,16 +35,12 @@ def check(settings: config_dict.ConfigDict) -> None:
 
 
 def check_numbers(settings: config_dict.ConfigDict) -> None:
-    """Refuse numbers of an evaluation that are out of range.
+    """Refuse an evaluation with a number out of range.
 
     Raises:
-        UserError: it says which.
+        UserError: it names the number.
     """
-    if not np.isfinite(settings.target_fraction):
-        raise UserError(
-            f"eval.target_fraction is {settings.target_fraction}; give a finite number: 0 asks for "
-            "the mean return of the training data, 1 for the best"
-        )
+    pretrained.check_fraction(settings.target_fraction)
     if settings.episodes < 1 or settings.seed < 0:
         raise UserError(
             f"eval.episodes is {settings.episodes} and eval.seed is {settings.seed}; "
@@ -66,7 +62,7 @@ def evaluate_runs(
 
     Args:
         folders: of the runs.
-        agents: their models, of one configuration and data set; they act in one program.
+        agents: their models, of one data set; they act side by side in the same episodes.
         settings: methods, episodes, seed and target_fraction.
         experiment: the program that asks.
         measured: what else goes into the metrics of each row.

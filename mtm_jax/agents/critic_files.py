@@ -1,4 +1,4 @@
-"""A critic on its way to the folder of a run and back."""
+"""The critic in a run folder: loading it, and what a checkpoint says of it."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def load(run: str | pathlib.Path) -> iql.Critic | None:
 
 
 def check(run: pathlib.Path, critic: iql.Critic | None, stats: tokens.Stats) -> None:
-    """Refuse a critic that sees states in another normalisation than the model.
+    """Refuse a critic whose states are normalised otherwise than those of the model.
 
     Raises:
-        UserError: names both.
+        UserError: it names both statistics.
     """
     for field in ("mean", "std") if critic else ():
         one, other = np.asarray(getattr(critic.stats, field)), np.asarray(getattr(stats, field))

@@ -1,4 +1,4 @@
-"""Record an episode of a planner: what its model imagined, and what came of it in the simulator."""
+"""Record an episode of a planner: what its model predicted, and what the simulator did instead."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mtm_jax.errors import UserError
 from mtm_jax.io import progress
 from mtm_jax.planning import forward
 
-# Environment -> dimensions of its observation that a reader knows, as gymnasium documents them.
+# Environment -> dimensions of its observation with a plain meaning, as gymnasium documents them.
 DIMENSIONS = {
     "hopper": {"height (m)": 0, "torso angle (rad)": 1, "forward velocity (m/s)": 5},
     "walker2d": {"height (m)": 0, "torso angle (rad)": 1, "forward velocity (m/s)": 8},
-    # Its height is measured from the start.
+    # Its height is relative to the initial one.
     "halfcheetah": {"height (m)": 0, "torso angle (rad)": 1, "forward velocity (m/s)": 8},
 }
 
@@ -28,8 +28,8 @@ DIMENSIONS = {
 class Recording(NamedTuple):
     """An episode of t steps and k plans of h steps each, in raw units.
 
-    Entry n of a plan belongs to step start + n of the episode; its first state is the present one.
-    A plan is the candidate of the largest weight. `imagined` is what the model predicts for it,
+    A plan is the candidate of the largest weight. Its entry n belongs to step start + n of the
+    episode; its first state is the current one. `imagined` is what the model predicts for it,
     `real` what its actions did in a second simulator, open loop. Where the robot fell, entries
     from lengths[k] on hold the state that it fell into, and rewards of zero.
     """
@@ -62,7 +62,7 @@ class Errors(NamedTuple):
     """Root mean squared errors over plans and dimensions, in the data's standard deviations."""
 
     imagined: np.ndarray  # [h], of the states that were imagined
-    unchanged: np.ndarray  # [h], of the guess that nothing changes
+    unchanged: np.ndarray  # [h], of predicting that nothing changes
 
 
 def record(actor: Actor, steps: int, seed: int, every: int, horizon: int) -> Recording:
@@ -70,10 +70,10 @@ def record(actor: Actor, steps: int, seed: int, every: int, horizon: int) -> Rec
 
     Args:
         actor: plans with a run whose environment is one of `DIMENSIONS`.
-        steps: to stop after; the episode may end before.
+        steps: the episode is stopped after that many.
         seed: of the episode.
-        every: steps from plan to plan.
-        horizon: h, steps of a plan that are kept.
+        every: steps between recorded plans.
+        horizon: h, steps of a plan to keep.
 
     Raises:
         UserError: the environment cannot be put into a given state, a number is out of range, or

@@ -42,7 +42,7 @@ def by_planning(
         target_fraction, seed, explore, world: see `acting.make_actor`.
 
     Raises:
-        UserError: something else guides the plan, the model cannot carry it out, or the world
+        UserError: the plan has another guidance, the model cannot carry it out, or the world
             model is of another task.
     """
     plan = plan_config(method) if plan is None else plan
@@ -151,7 +151,7 @@ def require_same_task(agent: Pretrained, world: Pretrained) -> None:
 
 
 def with_discount(plan: PlanConfig, agent: Pretrained) -> PlanConfig:
-    """Give a plan that names no discount that of the critic which guides it."""
+    """Fill in the discount of a plan that names none: the one that its critic was trained with."""
     if plan.discount is not None or agent.critic is None:
         return plan
     return dataclasses.replace(plan, discount=agent.critic.config.discount)
@@ -164,10 +164,10 @@ def least_q(critic: tuple, states: Array, actions: Array) -> Array:
 
 
 def check_guidance(method: str, plan: PlanConfig) -> None:
-    """Refuse a plan that something else guides than a method says.
+    """Refuse a plan whose guidance is not that of the method.
 
     Raises:
-        UserError: names both.
+        UserError: it names both.
     """
     if plan.guidance != GUIDANCE[method]:
         raise UserError(

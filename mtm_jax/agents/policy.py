@@ -12,7 +12,7 @@ from mtm_jax.errors import UserError
 
 
 class Policy:
-    """An actor with one environment, which remembers the episode so far.
+    """An actor with one environment, which keeps the memory of the episode itself.
 
     Call `reset()` (or make a new one) before each episode, then `act(obs, reward)` every step.
     """
@@ -33,11 +33,11 @@ class Policy:
             target_fraction: return to ask for; see `Pretrained.target_return`.
             seed: draw actions from the predicted distribution, or among the plan's candidates;
                 None takes its mode, or their expectation.
-            plan: how to plan, guided as the method says; by default `planner.plan_config`.
+            plan: how to plan, with the guidance of the method; by default `planner.plan_config`.
 
         Raises:
-            UserError: there is no such method, the model has no distribution to draw from, or it
-                cannot carry out the plan, or something else guides the plan.
+            UserError: there is no such method, the model cannot act by it, or an argument is of
+                the wrong kind.
         """
         self._actor = acting.make_actor(
             *(agent, method),

@@ -132,6 +132,24 @@ def test_a_seed_draws_actions(agent, policy):
     assert (np.diff(first, axis=0) != 0).all()
 
 
+def test_every_decision_of_a_seed_has_a_key_of_its_own_also_in_the_next_episode(agent):
+    """Which draws a seed means: results of a policy with a seed can be reproduced."""
+    policy, target = agent.policy(seed=3), agent.target_token(1.0)
+    for decision in range(2):
+        policy.reset()
+        context = context_lib.begin(jnp.asarray(OBS[0, 0]), 3, agent.model.config.window)
+        key = jax.random.fold_in(jax.random.key(3), decision)
+        args = agent.model, agent.params, agent.stats, context, target
+        expected = agent.to_environment(roles.act(*args, key=key))
+        np.testing.assert_allclose(policy.act(OBS[0, 0]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_environments_draw_independently(agent):
+    actor = acting.make_actor(agent, seed=3, explore=True)
+    drawn = actor.decide(actor.start(np.repeat(OBS[0, :1], 3, axis=0)))
+    assert len(np.unique(drawn, axis=0)) == 3
+
+
 def test_policies_of_one_agent_compile_once(agent, monkeypatch):
     applied, extended, extend = [], [], context_lib.extend
 

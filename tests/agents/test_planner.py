@@ -147,6 +147,26 @@ def test_the_candidate_that_fails_is_named_with_what_its_utility_was_made_of(age
         decide(actor_lib.Memory(contexts, 0))
 
 
+def test_a_plan_is_drawn_and_explained_with_the_key_of_its_decision(agent):
+    drawn = []
+
+    def act(weights, contexts, target, key, **_):
+        drawn.append(jax.random.key_data(key).tolist())
+        return np.zeros((2, 3)), np.ones(2, bool)
+
+    stub, contexts = (
+        compiled.Planner(act, act),
+        actor_lib.begin(observations(0), action_dim=3, window=8),
+    )
+    key = jax.random.key(5)
+    decide, explain = planner.bind(stub, PlanConfig(**SMALL), None, jnp.zeros(()), key)
+    for decisions in (0, 7):
+        for ask in (decide, explain):
+            ask(actor_lib.Memory(contexts, decisions))
+    expected = [jax.random.key_data(jax.random.fold_in(key, n)).tolist() for n in (0, 0, 7, 7)]
+    assert drawn == expected
+
+
 @pytest.mark.parametrize(
     ("method", "settings", "sentence"),
     [

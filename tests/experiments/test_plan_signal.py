@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.plan_signal import __main__ as plan_signal
-from experiments.plan_signal import ranking as plan_signal_ranking
+from experiments.plan_signal import ranking as ranking_lib
 from experiments.plan_signal import simulators as simulators_lib
 from experiments.runtime import cli
 from mtm_jax import tokens
@@ -67,7 +67,7 @@ class Oracle:
 
 def rank(agent, simulators, moments, knows):
     oracle = Oracle(agent, simulators, moments, knows)
-    return plan_signal_ranking.ranking(oracle, simulators, moments, AFTER)
+    return ranking_lib.ranking(oracle, simulators, moments, AFTER)
 
 
 def test_a_perfect_world_explains_all_and_real_returns_rank_perfectly(agent, simulators, moments):
@@ -92,7 +92,7 @@ def test_a_world_of_means_explains_nothing_and_ranks_nothing(agent, simulators, 
 
 def test_what_is_explained_is_the_share_of_the_differences():
     real = np.array([[1.0, 0.0], [3.0, 0.0], [2.0, 6.0]])
-    explained = plan_signal_ranking.explained
+    explained = ranking_lib.explained
     assert explained(real + 7.0, real) == 1.0
     assert explained(2.0 * real, real) == pytest.approx(0.0)
     assert explained(0.5 * real, real) == pytest.approx(0.75)
@@ -107,15 +107,15 @@ def test_states_are_compared_in_the_units_of_the_model():
     plan.rollout.states[..., 0] = states[..., 0]
     real = simulators_lib.Real(states, rewards, rewards.sum(1))
     stats = tokens.identity_stats(2).replace(std=jnp.array([1.0, 3.0]))
-    found = plan_signal_ranking.compare(plan, real, stats)
+    found = ranking_lib.compare(plan, real, stats)
     one, other = states[:, 2].var(0) / np.array([1.0, 9.0])
     assert found["states_explained_2"] == pytest.approx(one / (one + other), rel=1e-5)
 
 
 def test_utilities_that_differ_by_rounding_only_rank_nothing():
     utilities = 1000.0 + 1e-5 * np.arange(4.0)
-    assert plan_signal_ranking.rank_correlation(utilities, np.arange(4.0)) == 0.0
-    assert plan_signal_ranking.rank_correlation(np.arange(4.0) ** 3, -np.arange(4.0)) == -1.0
+    assert ranking_lib.rank_correlation(utilities, np.arange(4.0)) == 0.0
+    assert ranking_lib.rank_correlation(np.arange(4.0) ** 3, -np.arange(4.0)) == -1.0
 
 
 @pytest.mark.parametrize("slope", [1.0, -0.25])
@@ -124,11 +124,11 @@ def test_calibration_is_the_slope_within_moments(slope):
     rng = np.random.default_rng(0)
     utilities = [rng.normal(size=8) + 100.0 * k for k in range(4)]
     pairs = [(u, slope * u - 500.0 * k) for k, u in enumerate(utilities)]
-    found = plan_signal_ranking.calibration(pairs)
+    found = ranking_lib.calibration(pairs)
     assert found["calibration_slope"] == pytest.approx(slope)
     assert found["calibration_slope_error"] == pytest.approx(0.0, abs=1e-9)
     assert found["calibration_intercept"] == pytest.approx(-750.0)
-    flat = plan_signal_ranking.calibration([(np.full(3, 7.0), np.array([1.0, 2.0, 6.0]))])
+    flat = ranking_lib.calibration([(np.full(3, 7.0), np.array([1.0, 2.0, 6.0]))])
     assert (flat["calibration_slope"], flat["calibration_intercept"]) == (0.0, 3.0)
 
 
@@ -139,9 +139,7 @@ def test_the_error_of_the_slope_is_that_of_moments():
         slopes = rng.normal(1.0, 0.5, 30)  # each moment has its own
         utilities = rng.normal(size=(30, 6))
         found.append(
-            plan_signal_ranking.calibration(
-                [(u, s * u) for s, u in zip(slopes, utilities, strict=True)]
-            )
+            ranking_lib.calibration([(u, s * u) for s, u in zip(slopes, utilities, strict=True)])
         )
     spread = np.std([f["calibration_slope"] for f in found])
     said = np.mean([f["calibration_slope_error"] for f in found])
@@ -159,10 +157,10 @@ def test_seeds_that_follow_each_other_share_no_episode_and_no_candidates(
         seen.append(plan.candidates)
         return {"flat_utilities": 0.0, "flat_returns": 0.0}
 
-    monkeypatch.setattr(plan_signal_ranking, "compare", record)
+    monkeypatch.setattr(ranking_lib, "compare", record)
     for seed in (2, 3):
         actor = acting.make_actor(agent, "m3pc_m", plan=plan, seed=seed)
-        plan_signal_ranking.ranking(actor, simulators, moments[:1] * 2, 0)
+        ranking_lib.ranking(actor, simulators, moments[:1] * 2, 0)
     assert len(np.unique(np.stack(seen), axis=0)) == len(seen) == 4
 
 
@@ -176,9 +174,9 @@ def test_the_policy_that_goes_on_asks_for_the_fraction_of_the_plan(agent, monkey
         *(simulators_lib.Simulators, "ask"),
         lambda self, fraction: (asked.append(fraction), ask(self, fraction)),
     )
-    for module, name in ((plan_signal_ranking, "ranking"), (plan_signal, "show")):
+    for module, name in ((ranking_lib, "ranking"), (plan_signal, "show")):
         monkeypatch.setattr(module, name, lambda *_: {})
-    monkeypatch.setattr(plan_signal.plan_signal_sensitivity, "sensitivity", lambda *_: {})
+    monkeypatch.setattr(plan_signal.sensitivity, "sensitivity", lambda *_: {})
     monkeypatch.setattr(plan_signal.records, "append", lambda *_: None)
     plan_signal.main(settings(tiny_run, **{"plan.target_fraction": 0.5}))
     assert asked == [0.5] * 3  # on the way, in between, and for the way to plan
