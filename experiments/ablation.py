@@ -23,7 +23,7 @@ from mtm_jax.agents import planner, pretrained
 from mtm_jax.config import PlanConfig
 from mtm_jax.errors import UserError
 from mtm_jax.io import results
-from mtm_jax.plots import score_figures
+from mtm_jax.plots import scores
 
 # Setting -> values: M3PC figures 7 to 9, and the choices that papers and code leave open.
 STUDIES: dict[str, tuple] = {
@@ -60,7 +60,7 @@ def main(config: config_dict.ConfigDict) -> None:
         results.write_result(folder, rows[-1])
     results.print_results(rows)
     path = folder / "figures" / f"ablation_{config.study.strip('_')}.png"
-    cli.say(f"figure: {score_figures.studies(rows, path)}")
+    cli.say(f"figure: {scores.studies(rows, path)}")
 
 
 def variants_of(config: config_dict.ConfigDict) -> list[tuple[str, Any, PlanConfig]]:

@@ -1,9 +1,10 @@
-"""Convert a published MTM or M3PC checkpoint (PyTorch) into model.json and params.npz.
+"""Convert a checkpoint that MTM or M3PC published (PyTorch) into model.json and params.npz.
 
     python -m experiments.import_checkpoint FILE.pt OUT
     python -m experiments.import_checkpoint --config.file=FILE.pt --config.out=OUT
 
-Needs torch, which no other program does: pip install torch
+Afterwards mtm_jax.load_model(OUT) returns (config, params). A checkpoint does not contain the
+statistics of its data. Reading it needs torch, as no other program does: pip install torch
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mtm_jax.errors import UserError
 
 
 def main(config: config_dict.ConfigDict) -> None:
+    """Read, convert, save."""
     if not config.file or not config.out:
         raise UserError(
             f"checkpoint file {config.file!r} and output folder {config.out!r} must both be given; "
@@ -51,7 +53,7 @@ def read_state_dict(path: str) -> dict[str, np.ndarray]:
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever it meets in a damaged file
+    except Exception as error:  # a damaged file makes torch raise many kinds
         raise UserError(
             f"{path} is not a PyTorch file of arrays and plain numbers ({type(error).__name__}); "
             "give the .pt file that training saved, or save model.state_dict() alone"
@@ -60,14 +62,14 @@ def read_state_dict(path: str) -> dict[str, np.ndarray]:
 
 
 def _numpy_scalars() -> list[Any]:
-    """What unpickles numpy numbers: released checkpoints keep their best scores as such."""
+    """List what unpickles numpy numbers, as which released checkpoints store their best scores."""
     scalar = np._core.multiarray.scalar
     kinds = [np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType]
     return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
 
 
 def _parameters(loaded: Any) -> Mapping[str, Any]:
-    """Find the state dict: the file itself, or beside the optimiser's state."""
+    """Find the state dict: the file itself, or an entry beside the state of the optimiser."""
     for key in ("model", "state_dict"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             return loaded[key]

@@ -22,7 +22,7 @@ from mtm_jax.agents import acting, imagination, planner, pretrained
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.io import results
-from mtm_jax.plots import imagination_figures, score_figures, video
+from mtm_jax.plots import rollouts, scores, video
 
 
 def main(config: config_dict.ConfigDict) -> None:
@@ -46,8 +46,7 @@ def main(config: config_dict.ConfigDict) -> None:
         rows[-1]["metrics"]["seconds"] = time.monotonic() - started
         results.write_result(folder, rows[-1])
     evaluation.say_rows(rows)
-    scores = score_figures.collect(rows)
-    score_figures.bars(scores, folder / "figures" / "methods.png")
+    scores.bars(scores.collect(rows), folder / "figures" / "methods.png")
     imagine(agent, folder, config, world)
     cli.say(f"results are in {folder}")
 
@@ -68,8 +67,8 @@ def imagine(
     recording = imagination.record(
         actor, config.imagined_steps, config.eval.seed, every=2, horizon=plan.horizon
     )
-    imagination_figures.rollouts(recording, folder / "figures" / "imagination.png")
-    video.imagination_film(recording, folder / "videos" / "imagination.gif")
+    rollouts.draw(recording, folder / "figures" / "imagination.png")
+    video.draw(recording, folder / "videos" / "imagination.gif")
 
 
 def check(config: config_dict.ConfigDict) -> None:

@@ -1,12 +1,12 @@
-"""Draw which tokens the model sees in training and under every prompt (docs/mask_patterns.png)."""
+"""Draw which tokens are visible in training and under every prompt (docs/mask_patterns.png)."""
 
 from experiments.runtime import cli
-from mtm_jax.plots import figures
+from mtm_jax.plots import mask_patterns
 
 
 def main(config):
-    """Write the figure and print where it is."""
-    print(figures.mask_patterns(config.out, config.window, config.slot))
+    """Draw the figure and print its path."""
+    print(mask_patterns.draw(config.out, config.window, config.slot))
 
 
 if __name__ == "__main__":

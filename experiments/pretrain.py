@@ -26,7 +26,7 @@ from mtm_jax.envs import make
 from mtm_jax.errors import UserError
 from mtm_jax.io import results
 from mtm_jax.models import trajectory_model
-from mtm_jax.plots import figures
+from mtm_jax.plots import learning_curves
 from mtm_jax.training import pretrain, program, sharding, validation
 
 MAX_SEED = 2**32
@@ -187,7 +187,7 @@ def finish(
     cli.say(machine.say_memory(peak))
     folders = [run.folder for run in runs]
     for folder in folders:
-        figures.learning_curves(folder)
+        learning_curves.draw(folder)
     where = ", ".join(map(str, folders))
     if not data.info.env_id:
         cli.say(f"{data.info.name} has no simulator here, so nothing is evaluated; see {where}")

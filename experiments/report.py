@@ -1,13 +1,13 @@
-"""Tabulate results of several runs: a line per data set, a column per method, and their sums.
+"""Tabulate the results of several runs: a line per data set, a column per method, and sums.
 
     python -m experiments.report --config.results=results/m3pc_offline
     python -m experiments.report --config.results=FILE --config.studies=True
 
-Reads every results.jsonl or *.jsonl file below a folder. Means are over runs (training seeds, of
-each its last step), intervals by resampling runs and episodes. The last line compares the sums
-with one method's. Rows of one method on one data set that were evaluated in different ways are
-refused. Rows of studies (`experiments.ablation`) are left out; with `studies` they alone are shown,
-a line per value, with the paired difference from the rows that vary nothing.
+Reads a file of results, or all *.jsonl files below a folder. A run is a training seed, of which the
+last step counts. Cells are means with 95% bootstrap intervals over runs and episodes; the last line
+compares the sums with those of the method `baseline`. Rows of one method on one data set must have
+been evaluated with the same settings. Rows of experiments.ablation are left out; studies=True shows
+them instead, a line per value with the paired difference from the default.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from ml_collections import config_dict
 from experiments.runtime import cli, report_studies, runs
 from mtm_jax.errors import UserError
 from mtm_jax.io import records
-from mtm_jax.plots import score_figures, statistics
+from mtm_jax.plots import scores, statistics
 
 _SCORES = "normalized_scores"
 _FIELDS = {"dataset": str, "method": str, "seed": int, "step": int, _SCORES: list}
 _FIELDS |= {"settings": dict}
-# Settings that make another experiment of a row; episodes and their seed only make it more sure.
+# Settings in which rows of a mean must agree; they may differ in the episodes and their seed.
 _KIND = ("source", "preset", "variant", "masks", "entropy", "history")
 _KIND += ("target_fraction", "plan", "world")
 
 
 def main(config: config_dict.ConfigDict) -> None:
-    """Read, tabulate, draw."""
+    """Read the rows, print the table, draw the chart."""
     if not config.results:
-        raise UserError("no results were named; give --config.results=FOLDER or a file")
+        raise UserError("no results were named; give --config.results=FOLDER or FILE")
     rows, console = read(pathlib.Path(config.results)), rich.console.Console(width=160)
     if config.studies:
         refuse_mixed(row for row in rows if "study" not in row["settings"])
@@ -45,16 +45,16 @@ def main(config: config_dict.ConfigDict) -> None:
         console.print(report_studies.table(rows, studies))
         if config.figure:
             rows = report_studies.with_plain(rows, studies)
-            cli.say(f"figure: {score_figures.studies(rows, config.figure)}")
+            cli.say(f"figure: {scores.studies(rows, config.figure)}")
         return
-    scores = score_figures.collect(comparable(rows))
-    console.print(table(scores, config.baseline))
+    found = scores.collect(comparable(rows))
+    console.print(table(found, config.baseline))
     if config.figure:
-        cli.say(f"figure: {score_figures.bars(scores, config.figure)}")
+        cli.say(f"figure: {scores.bars(found, config.figure)}")
 
 
 def read(path: pathlib.Path) -> list[dict]:
-    """Read all rows of results in a file, or below a folder; `file` says where each is from.
+    """Read all rows of results in a file or below a folder, and add the file to each as `file`.
 
     Raises:
         UserError: there are none, or a file is damaged.
@@ -68,12 +68,16 @@ def read(path: pathlib.Path) -> list[dict]:
 
 
 def _checked(file: pathlib.Path, row: dict) -> dict:
-    """Refuse a row of scores that lacks what the table needs."""
+    """Return a row of results if it has what the table needs.
+
+    Raises:
+        UserError: a field is missing or of the wrong type.
+    """
     wrong = [key for key, kind in _FIELDS.items() if not isinstance(row.get(key), kind)]
-    scores = row[_SCORES]
-    if not wrong and not (scores and all(type(s) in (int, float) for s in scores)):
+    values = row[_SCORES]
+    if not wrong and not (values and all(type(v) in (int, float) for v in values)):
         wrong = [_SCORES]
-    if wrong or not np.isfinite(scores).all():
+    if wrong or not np.isfinite(values).all():
         raise UserError(
             f"{file} holds a row of results whose {', '.join(wrong or [_SCORES])} "
             "cannot be used; remove that row"
@@ -82,21 +86,23 @@ def _checked(file: pathlib.Path, row: dict) -> dict:
 
 
 def comparable(rows: Sequence[dict]) -> list[dict]:
-    """Leave out rows of studies, and say how many; see `refuse_mixed` for what is left."""
+    """Leave out rows of studies, say how many, and check the others with `refuse_mixed`."""
     kept = [row for row in rows if "study" not in row["settings"]]
     if len(kept) < len(rows):
-        cli.say(f"left out: {len(rows) - len(kept)} rows of studies (experiments.ablation)")
+        cli.say(f"left out: {len(rows) - len(kept)} rows of experiments.ablation")
     if not kept:
-        raise UserError("all rows are of studies; give --config.studies=True to tabulate these")
+        raise UserError(
+            "all rows are from experiments.ablation; give --config.studies=True to tabulate them"
+        )
     refuse_mixed(kept)
     return kept
 
 
 def refuse_mixed(rows: Iterable[dict]) -> None:
-    """Hold rows to one kind for each method and data set.
+    """Refuse rows of one method and data set that were evaluated with different settings.
 
     Raises:
-        UserError: some were evaluated in different ways.
+        UserError: there are such rows; it names their files and the settings.
     """
     first: dict[tuple[str, str], dict] = {}
     for row in rows:
@@ -104,51 +110,51 @@ def refuse_mixed(rows: Iterable[dict]) -> None:
         differ = runs.differences(_kind(other), _kind(row))
         if differ:
             raise UserError(
-                f"{row['file']} holds a row of {row['method']} on {row['dataset']} of another kind "
-                f"than {other['file']}: {'; '.join(differ.values())}; keep rows of one kind in a "
-                "folder, and tabulate each folder by itself"
+                f"{row['file']} holds a row of {row['method']} on {row['dataset']} with other "
+                f"settings than {other['file']}: {'; '.join(differ.values())}; keep such rows in "
+                "different folders and tabulate each by itself"
             )
 
 
 def _kind(row: dict) -> dict:
-    """What a row must share with others of its method and data set to be averaged with them."""
+    """Collect the settings that rows of a mean must share."""
     kind = {key: row["settings"].get(key) for key in _KIND}
-    kind["entropy"] = kind["entropy"] or "joint"  # what rows that do not say it were trained with
-    if row.get("target_return") is None:  # behaviour cloning asks for none
+    kind["entropy"] = kind["entropy"] or "joint"  # earlier rows do not hold it
+    if row.get("target_return") is None:  # behaviour cloning has no target
         del kind["target_fraction"]
     return kind
 
 
-def table(scores: score_figures.Scores, baseline: str) -> rich.table.Table:
-    """Tabulate means with intervals; sums only over data sets that every method has."""
-    methods = list(dict.fromkeys(m for group in scores.values() for m in group))
+def table(found: scores.Scores, baseline: str) -> rich.table.Table:
+    """Tabulate means with intervals, and sums over the data sets that every method has."""
+    methods = list(dict.fromkeys(m for group in found.values() for m in group))
     grid = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     grid.add_column("data set")
     for method in methods:
         grid.add_column(method, justify="right")
-    for data, group in scores.items():
+    for data, group in found.items():
         grid.add_row(*_line(data, group, methods))
-    whole = [group for group in scores.values() if len(group) == len(methods)]
+    whole = [group for group in found.values() if len(group) == len(methods)]
     if not whole:
         return grid
     means = {m: sum(statistics.mean(group[m]) for group in whole) for m in methods}
-    # One seed for all methods of a data set, which share their runs' seeds and their episodes'.
+    # Methods of a data set share a seed, because they share the seeds of runs and episodes.
     draws = {
         m: sum(statistics.resampled_means(group[m], seed=(0, k)) for k, group in enumerate(whole))
         for m in methods
     }
     sums = (statistics.interval(means[m], draws[m]).text() for m in methods)
     grid.add_row(f"sum of {len(whole)}", *sums)
-    if baseline in methods and (draws[baseline] > 0).all():  # a share of nothing says nothing
+    if baseline in methods and (draws[baseline] > 0).all():  # otherwise a ratio has no meaning
         ratios = {m: 100 * (draws[m] / draws[baseline] - 1) for m in methods}
         more = {m: 100 * (means[m] / means[baseline] - 1) for m in methods}
         cells = (statistics.interval(more[m], ratios[m]).text("+", "%") for m in methods)
-        grid.add_row(f"against {baseline}", *cells)
+        grid.add_row(f"relative to {baseline}", *cells)
     return grid
 
 
 def _line(data: str, group: Mapping[str, Sequence], methods: Sequence[str]) -> list[str]:
-    """Write the cells of one data set; methods say their runs where these differ in number."""
+    """Write the cells of a data set, with the number of runs where methods differ in it."""
     counts = {m: f"{len(r)} run{'s' if len(r) > 1 else ''}" for m, r in group.items()}
     differ = len(set(counts.values())) > 1
     cells = {

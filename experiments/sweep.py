@@ -3,9 +3,9 @@
     python -m experiments.sweep --config.names="('hopper-medium','walker2d-medium')" \
         --config.seeds="(0,1,2)" --config.executor=local --config.overrides="('steps=2000',)"
 
-Every job is the command line that you would type. One whose time is up saves, ends and is queued
-again, where the same command continues it; so does the same sweep, given again. The exit code is 1
-if a job failed or was stopped.
+Every job is an ordinary command line. A job that reaches its time limit saves, ends and is queued
+again, and the same command then continues it; starting the same sweep again has the same effect.
+The exit code is 1 if a job failed or was stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from experiments.runtime import cli, sweep_job
 from mtm_jax.errors import UserError
 
 POLL_SECONDS = 2.0
-STOPPED = (130, 143)  # exit codes of a program that has saved and can be continued
+STOPPED = (130, 143)  # exit codes of programs that were interrupted and can be continued
 NO_RESULT = -1
 
 
@@ -42,24 +42,24 @@ class Ended(NamedTuple):
     """How a job ended."""
 
     task: Task
-    job: str  # its number
-    code: int  # of the program; NO_RESULT: the job never got to say one
+    job: str  # number of the job
+    code: int  # exit code of the program; NO_RESULT if the job has none
     log: pathlib.Path
 
     @property
     def state(self) -> str:
-        """What the code means."""
+        """Describe the exit code."""
         if self.code == 0:
             return "finished"
         return "stopped; the same sweep continues it" if self.code in STOPPED else "failed"
 
 
 def main(config: config_dict.ConfigDict) -> None:
-    """Submit all jobs, wait for them, say how they ended."""
+    """Submit all jobs, wait for them, and report how they ended."""
     check(config)
     tasks = make_tasks(config)
     executor = make_executor(config)
-    here = config.executor == "local"  # Slurm counts by itself
+    here = config.executor == "local"  # Slurm itself limits how many run at once
     ended = run(tasks, executor, config.parallel if here else len(tasks), cancel=here)
     rich.console.Console(width=140).print(table(ended))
     bad = [e for e in ended if e.code]
@@ -92,10 +92,10 @@ def check(config: config_dict.ConfigDict) -> None:
 
 
 def make_tasks(config: config_dict.ConfigDict) -> list[Task]:
-    """Write the command line of every job, and parse it once as the job will.
+    """Build the command line of every job, and parse each as the job will.
 
     Raises:
-        UserError: there is no such program, a command line is wrong, or two are the same.
+        UserError: there is no such program, or a command line is wrong or occurs twice.
     """
     name = config.experiment
     if not name.isidentifier() or not importlib.util.find_spec(f"experiments.{name}"):
@@ -114,12 +114,12 @@ def make_tasks(config: config_dict.ConfigDict) -> list[Task]:
 
 
 def choices(config: config_dict.ConfigDict) -> tuple[Sequence[str | None], Sequence[int | None]]:
-    """Collect names and seeds; None stands for none that is given."""
+    """Collect names and seeds; None means that the program is given none."""
     return tuple(config.names) or (None,), tuple(config.seeds) or (None,)
 
 
 def make_task(config: config_dict.ConfigDict, name: str | None, seed: int | None) -> Task:
-    """Write one command line."""
+    """Build the command line of a job."""
     program = config.experiment
     command = [sys.executable, "-m", f"experiments.{program}"]
     command.append(f"--config=configs/{program}.py" + (f":{name}" if name else ""))
@@ -165,16 +165,16 @@ def make_executor(config: config_dict.ConfigDict) -> Any:
 
 
 def run(tasks: Sequence[Task], executor: Any, parallel: int, cancel: bool) -> list[Ended]:
-    """Submit jobs, at most `parallel` at once, and say when each begins and ends.
+    """Submit jobs, at most `parallel` at a time, and report when each begins and ends.
 
     Args:
-        tasks: what to run.
-        executor: submitit's.
-        parallel: how many jobs are submitted and have not ended.
-        cancel: whether to cancel jobs where this program is interrupted; else they go on.
+        tasks: the jobs.
+        executor: executor of submitit.
+        parallel: largest number of jobs that are submitted and have not ended.
+        cancel: whether an interruption of this program cancels the jobs.
 
     Returns:
-        In the order of `tasks`.
+        How the jobs ended, in the order of `tasks`.
     """
     waiting, running, ended = list(tasks), {}, []
     try:
@@ -188,7 +188,7 @@ def run(tasks: Sequence[Task], executor: Any, parallel: int, cancel: bool) -> li
             for task, job in [pair for pair in running.values() if pair[1].done()]:
                 del running[task.label]
                 ended.append(Ended(task, job.job_id, exit_code(job), job.paths.stdout))
-                left = f"{len(running)} submitted and {len(waiting)} to come"
+                left = f"{len(running)} running or queued, {len(waiting)} to come"
                 cli.say(f"{task.label}: {ended[-1].state}; {left}")
     finally:
         for task, job in running.values():  # this program was interrupted
@@ -200,7 +200,7 @@ def run(tasks: Sequence[Task], executor: Any, parallel: int, cancel: bool) -> li
 
 
 def exit_code(job: Any) -> int:
-    """Exit code of a job's program."""
+    """Return the exit code of the program of a job."""
     return NO_RESULT if job.exception() else job.result()
 
 

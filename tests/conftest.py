@@ -39,7 +39,7 @@ def root() -> pathlib.Path:
 @pytest.fixture
 def drawn(monkeypatch):
     """Collect figures in place of writing them."""
-    from mtm_jax.plots import figures
+    from mtm_jax.plots import style
 
     kept = []
 
@@ -47,7 +47,7 @@ def drawn(monkeypatch):
         kept.append(fig)
         return pathlib.Path(path)
 
-    monkeypatch.setattr(figures, "save", keep)
+    monkeypatch.setattr(style, "save", keep)
     return kept
 
 

@@ -295,7 +295,7 @@ def test_one_module_opens_archives():
 @pytest.mark.parametrize(
     ("call", "module"),
     [
-        (".savefig(", "mtm_jax/plots/figures.py"),
+        (".savefig(", "mtm_jax/plots/style.py"),
         ("mj_getState(", "mtm_jax/envs/simulator.py"),
         ("mj_setState(", "mtm_jax/envs/simulator.py"),
     ],

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib import figure, rc_context
 
-from mtm_jax.plots import figures
+from mtm_jax.plots import style
 
 
 def latency(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
@@ -27,11 +27,11 @@ def latency(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
     ]
     single = [row for row in single if row["compute_dtype"] == single[-1]["compute_dtype"]]
     planned = [row for row in single if row["what"] == "m3pc_m"]
-    with rc_context(figures.STYLE):
+    with rc_context(style.AXES):
         fig = figure.Figure(figsize=(5.4, 3.8), layout="constrained")
         axis = fig.subplots()
         widths = sorted({row["width"] for row in planned})
-        for colour, width in zip(figures.CYCLE, widths, strict=False):
+        for colour, width in zip(style.CYCLE, widths, strict=False):
             points = curve(planned, width)
             axis.loglog(*zip(*points, strict=True), "o-", color=colour, label=f"width {width}")
             for row in single:
@@ -40,7 +40,7 @@ def latency(rows: Sequence[Mapping], path: str | os.PathLike) -> pathlib.Path:
         axis.set_xlabel("candidates (N)")
         axis.set_ylabel("time of a decision (ms)")
         axis.legend(fontsize=8)
-        return figures.save(fig, path)
+        return style.save(fig, path)
 
 
 def curve(planned: Sequence[Mapping], width: int) -> list[tuple[int, float]]:

@@ -57,10 +57,10 @@ def main(config: config_dict.ConfigDict) -> None:
         print(f"{name} is stored in {collected[-1].folder}")
     data_inspect.show(summary(collected[0]) if len(names) == 1 else table(collected))
     if config.figure:
-        from mtm_jax.plots import data_figures
+        from mtm_jax.plots import data_sets
 
         returns = {one.found.info.name: one.returns for one in collected}
-        print(f"figure: {data_figures.return_grid(returns, config.figure)}")
+        print(f"figure: {data_sets.return_grid(returns, config.figure)}")
 
 
 def choose(text: str) -> list[str]:

@@ -36,10 +36,10 @@ def main(config: config_dict.ConfigDict) -> None:
     for warning in (*said, *inspection.warnings(found)):
         print(f"note: {warning}")
     if config.figure:
-        from mtm_jax.plots import data_figures
+        from mtm_jax.plots import data_sets
 
         path = config.figure.replace("NAME", slug(config))
-        print(f"figure: {data_figures.episodes(trajectories, path)}")
+        print(f"figure: {data_sets.histograms(trajectories, path)}")
 
 
 def load(config: config_dict.ConfigDict) -> Trajectories:

@@ -16,7 +16,7 @@ from mtm_jax.envs import registry, rollout
 from mtm_jax.errors import UserError
 from mtm_jax.io import progress, results
 from mtm_jax.planning import roles
-from mtm_jax.plots import figures
+from mtm_jax.plots import scores
 from mtm_jax.types import DataInfo
 
 
@@ -88,7 +88,7 @@ def evaluate_runs(
             results.write_result(folder, rows[-1])
     say_rows(rows)
     for folder in folders:
-        figures.scores(folder)
+        scores.episodes(folder)
     return rows
 
 

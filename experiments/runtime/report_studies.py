@@ -1,4 +1,4 @@
-"""The table of `experiments.report` for rows of `experiments.ablation`."""
+"""Tables of rows of `experiments.ablation`, which vary one option of the plans (a study)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import rich.box
 import rich.table
 
 from mtm_jax.errors import UserError
-from mtm_jax.plots import score_figures, statistics
+from mtm_jax.plots import scores, statistics
 
 
 def of_studies(rows: Sequence[dict]) -> list[dict]:
@@ -19,21 +19,25 @@ def of_studies(rows: Sequence[dict]) -> list[dict]:
     """
     kept = [row for row in rows if "study" in row["settings"]]
     if not kept:
-        raise UserError("no row is of a study; run experiments.ablation, or leave out studies=True")
+        raise UserError(
+            "no row is from experiments.ablation; run it, or leave out --config.studies=True"
+        )
     return kept
 
 
 def with_plain(rows: Sequence[dict], studies: Sequence[dict]) -> list[dict]:
-    """Add to each study the rows that vary nothing, at the value that they have, in order.
+    """Add the default rows to each study, at the value that they have, and sort by value.
 
-    They join a study for the methods and seeds that it has.
+    A default row (one that varies nothing) is added where the study has its method and seed.
 
     Raises:
-        UserError: the studies are of several data sets, which one figure does not show.
+        UserError: the studies are of several data sets, which do not fit into one figure.
     """
     names = sorted({row["dataset"] for row in studies})
     if len(names) > 1:
-        raise UserError(f"rows of studies are of {', '.join(names)}; name a file of one to draw it")
+        raise UserError(
+            f"the studies are of {', '.join(names)}; to draw them, name a file of one data set"
+        )
     plain = [r for r in rows if "study" not in r["settings"] and r["dataset"] == names[0]]
     joined = []
     for name in dict.fromkeys(row["settings"]["study"]["name"] for row in studies):
@@ -51,29 +55,30 @@ def with_plain(rows: Sequence[dict], studies: Sequence[dict]) -> list[dict]:
 
 
 def table(rows: Sequence[dict], studies: Sequence[dict]) -> rich.table.Table:
-    """Tabulate each value of each study, and how far it is from the runs as they are.
+    """Tabulate the scores of each value of each study, with the difference from the default.
 
-    Differences are over the seeds that both have, and paired: every value played the same episodes.
+    Differences are paired over the seeds that both have: all values were evaluated on the same
+    episodes.
 
     Args:
-        rows: all rows, of any number of data sets; those that vary nothing are compared with.
-        studies: `of_studies` of them.
+        rows: all rows, of any number of data sets, with the default ones.
+        studies: `of_studies` of these rows.
     """
     methods = list(dict.fromkeys(row["method"] for row in studies))
     plain = [row for row in rows if "study" not in row["settings"]]
-    plain = score_figures.by_seed(plain, lambda row: (row["dataset"], row["method"]))
-    kind = score_figures.study_of
-    found = score_figures.by_seed(studies, lambda row: (row["dataset"], *kind(row)))
+    plain = scores.by_seed(plain, lambda row: (row["dataset"], row["method"]))
+    kind = scores.study_of
+    found = scores.by_seed(studies, lambda row: (row["dataset"], *kind(row)))
     grid = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     for column in (
         "data set",
-        "setting",
+        "option",
         *(part for m in methods for part in (f"{m} (runs)", "difference")),
     ):
-        grid.add_column(column, justify="left" if column in ("data set", "setting") else "right")
+        grid.add_column(column, justify="left" if column in ("data set", "option") else "right")
     for data in dict.fromkeys(data for data, *_ in found):
         cells = (c for m in methods for c in _cells(plain.get((data, m), {}), {}))
-        grid.add_row(data, "as it is", *cells)
+        grid.add_row(data, "default", *cells)
         for study, value in dict.fromkeys(key[1:3] for key in found if key[0] == data):
             runs = (
                 (found.get((data, study, value, m), {}), plain.get((data, m), {})) for m in methods
@@ -84,7 +89,7 @@ def table(rows: Sequence[dict], studies: Sequence[dict]) -> rich.table.Table:
 
 
 def _cells(seeds: Mapping[int, Sequence[float]], plain: Mapping[int, Sequence[float]]) -> list[str]:
-    """Write a mean with its interval and runs, and the difference from the plain runs."""
+    """Write a mean with its interval and number of runs, and the difference from the default."""
     if not seeds:
         return ["-", ""]
     mean = statistics.mean_interval(list(seeds.values()))

@@ -1,4 +1,4 @@
-"""What a job of a sweep does: run one command, and end in order where it has to make room."""
+"""A job of a sweep: it runs one command, and lets it save before the job is stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Job:
-    """Runs a command to its end. submitit stores it, and calls `checkpoint` before time is up."""
+    """A command to run. submitit stores the job, and calls `checkpoint` before its time is up."""
 
     def __init__(self, command: Sequence[str]):
         self.command = list(command)
@@ -21,7 +21,7 @@ class Job:
     def __call__(self) -> int:
         """Run the command; return its exit code."""
         print(" ".join(self.command), file=sys.stderr, flush=True)
-        # The scheduler may tell every process of a job that time is nearly up; ours alone acts.
+        # The scheduler may warn every process of a job; only this one acts on the warning.
         self._process = subprocess.Popen(self.command, preexec_fn=_ignore_the_warning)
         try:
             return self._process.wait()
@@ -30,9 +30,9 @@ class Job:
                 self._process.terminate()
 
     def checkpoint(self) -> Any:
-        """Let the command save and end, and say what to queue: the same command, which continues.
+        """Let the command save and end; return what to queue: the same command, which continues.
 
-        This runs inside of `wait` above, whose lock another `wait` would never get.
+        This runs as a signal handler inside `wait` above, so another `wait` would deadlock.
         """
         from submitit import helpers
 

@@ -1,4 +1,4 @@
-"""How sure a mean of scores is: intervals by resampling, runs first and then their episodes."""
+"""Bootstrap intervals of mean scores: runs are resampled first, then the episodes within each."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mtm_jax.errors import UserError
 
 
 class Interval(NamedTuple):
-    """A mean with the bounds that 95% of its resamples fall into."""
+    """A mean with the bounds of its 95% bootstrap interval."""
 
     mean: float
     low: float
     high: float
 
     def text(self, sign: str = "", unit: str = "") -> str:
-        """Write it as "mean [low, high]", with `sign` "+" also before positive numbers."""
+        """Format as "mean [low, high]"; `sign` "+" also marks positive numbers."""
         mean, low, high = (f"{value:{sign}.1f}" for value in self)
         return f"{mean}{unit} [{low}, {high}]"
 
@@ -30,17 +30,17 @@ def mean_interval(
 
     Args:
         runs, draws, seed: see `resampled_means`.
-        level: share of the resamples between the bounds.
+        level: coverage of the interval.
 
     Raises:
-        UserError: there is no run, or one without episodes.
+        UserError: there is no run, or a run has no episodes.
     """
     resampled = resampled_means(runs, draws, seed)
     return interval(mean(runs), resampled, level)
 
 
 def mean(runs: Sequence[Sequence[float]]) -> float:
-    """Average the scores of each run, then the runs."""
+    """Average over the episodes of each run, then over the runs."""
     return float(np.mean([np.mean(scores) for scores in runs]))
 
 
@@ -49,20 +49,21 @@ def resampled_means(
 ) -> np.ndarray:
     """Resample the mean score of a method, [draws].
 
-    Runs are drawn with replacement, then episodes within each: episodes of one run are not
-    independent of each other. A single run is taken as it is, and only its episodes are drawn.
-    With one seed, methods of as many runs and episodes draw the same ones: differences are paired.
+    Runs are drawn with replacement, then episodes within each, because the episodes of a run are
+    not independent of each other. Of a single run only the episodes are drawn. Methods with equal
+    numbers of runs and episodes draw the same ones under the same seed, so that their differences
+    are paired.
 
     Args:
         runs: scores of the episodes of each run (each training seed).
-        draws: how often to resample.
-        seed: of the resampling.
+        draws: number of resamples.
+        seed: seed of the resampling.
 
     Raises:
-        UserError: there is no run, or one without episodes.
+        UserError: there is no run, or a run has no episodes.
     """
     if len(runs) == 0 or not all(len(scores) for scores in runs):
-        raise UserError(f"an interval needs scores, and there are {[len(r) for r in runs]}")
+        raise UserError(f"an interval needs scores, and the runs have {[len(r) for r in runs]}")
     rng = np.random.default_rng(seed)
     arrays = [np.asarray(scores, float) for scores in runs]
     means = np.stack([_episode_means(scores, draws, rng) for scores in arrays])  # [runs, draws]
@@ -71,11 +72,11 @@ def resampled_means(
 
 
 def interval(mean: float, resampled: np.ndarray, level: float = 0.95) -> Interval:
-    """Bound a mean by its resamples, [draws]."""
+    """Compute the interval of a mean from its resamples, [draws]."""
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high))
 
 
 def _episode_means(scores: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Means of resampled episodes, [draws]."""
+    """Return the means of resampled episodes, [draws]."""
     return scores[rng.integers(0, len(scores), (draws, len(scores)))].mean(1)

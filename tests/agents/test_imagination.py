@@ -11,7 +11,7 @@ from mtm_jax import tokens
 from mtm_jax.agents import acting, imagination, planner, pretrained
 from mtm_jax.errors import UserError
 from mtm_jax.planning import forward, worlds
-from mtm_jax.plots import imagination_figures
+from mtm_jax.plots import rollouts
 
 HORIZON, SEED = 4, 3
 IMAGINED = 0.5  # what the fake model adds to the present state with every step
@@ -174,7 +174,7 @@ def segments(axis):
 
 
 def test_the_figure_shows_plans_where_they_belong(recording, drawn):
-    imagination_figures.rollouts(recording, "a.png")
+    rollouts.draw(recording, "a.png")
     panels = {axis.get_title(loc="left"): axis for axis in drawn[0].axes}
     names = ["height (m)", "torso angle (rad)", "forward velocity (m/s)", "reward"]
     assert list(panels)[:4] == names and len(panels) == 6
@@ -190,7 +190,7 @@ def test_the_figure_shows_plans_where_they_belong(recording, drawn):
 
 def test_the_figure_cuts_plans_at_a_fall(fallen, drawn):
     last = fallen._replace(**{f: getattr(fallen, f)[-2:-1] for f in PLAN_FIELDS})
-    imagination_figures.rollouts(last, "a.png")
+    rollouts.draw(last, "a.png")
     imagined, real = segments(drawn[0].axes[0])
     assert (len(imagined[0]), len(real[0])) == (HORIZON, 2)
 
@@ -200,14 +200,14 @@ def test_a_long_episode_is_also_shown_at_close_range(recording, drawn):
         observations=np.tile(recording.observations, (20, 1)),
         rewards=np.tile(recording.rewards, 20),
     )
-    imagination_figures.rollouts(long, "a.png")
+    rollouts.draw(long, "a.png")
     assert len(drawn[0].axes) == 10
     whole, near = (axis.get_xlim() for axis in drawn[0].axes[:2])
     assert whole == (-0.5, 239.5) and near == (100, 140)
 
 
 def test_the_figure_is_a_png_file(recording, tmp_path):
-    path = imagination_figures.rollouts(recording, tmp_path / "new" / "imagination.png")
+    path = rollouts.draw(recording, tmp_path / "new" / "imagination.png")
     assert image.imread(path).std() > 0.05
     with pytest.raises(UserError, match=r"does not end in \.png"):
-        imagination_figures.rollouts(recording, tmp_path / "a.jpg")
+        rollouts.draw(recording, tmp_path / "a.jpg")

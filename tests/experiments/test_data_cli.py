@@ -23,7 +23,7 @@ from mtm_jax.data.minari import reader as minari
 from mtm_jax.data.minari import writer as minari_writer
 from mtm_jax.envs import registry
 from mtm_jax.io import records
-from mtm_jax.plots import data_figures
+from mtm_jax.plots import data_sets
 from mtm_jax.types import Trajectories
 
 pytestmark = pytest.mark.usefixtures("clean_logging")
@@ -213,7 +213,7 @@ def test_what_was_logged_before_an_error_is_said(hopper_file, capsys, monkeypatc
 def test_figures_of_different_data_have_different_names(home, monkeypatch):
     drawn = []
     monkeypatch.setattr(sources, "load", lambda *_, **__: make())
-    monkeypatch.setattr(data_figures, "episodes", lambda _, path: drawn.append(path))
+    monkeypatch.setattr(data_sets, "histograms", lambda _, path: drawn.append(path))
     (home / "mine").mkdir()
     for source in ("hopper-medium", "d4rl:hopper-medium", "minari:mujoco/hopper/medium-v0", "mine"):
         run("inspect", source)

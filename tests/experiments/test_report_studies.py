@@ -1,4 +1,4 @@
-"""Rows of studies are tabulated by value, beside the rows that vary nothing."""
+"""Rows of studies are tabulated by value, beside the default rows."""
 
 import io
 import re
@@ -10,15 +10,15 @@ from experiments import report
 from experiments.runtime import cli, report_studies
 from mtm_jax.errors import UserError
 from mtm_jax.io import records
-from mtm_jax.plots import score_figures
+from mtm_jax.plots import scores
 
 
-def row(scores, study=None, method="m3pc_m", seed=0, dataset="hopper-medium", candidates=64):
+def row(values, study=None, method="m3pc_m", seed=0, dataset="hopper-medium", candidates=64):
     plan = {"candidates": candidates, "xi": 1.0, "readout": "fd", "history": 4}
     settings = {"plan": plan} | (
         {"study": dict(zip(("name", "value"), study, strict=True))} if study else {}
     )
-    fixed = {"step": 10, "normalized_scores": scores, "settings": settings}
+    fixed = {"step": 10, "normalized_scores": values, "settings": settings}
     return fixed | {"dataset": dataset, "method": method, "seed": seed}
 
 
@@ -38,15 +38,13 @@ def shown(rows):
     out.print(report_studies.table(rows, report_studies.of_studies(rows)))
     lines = [re.split(r"\s{2,}", line.strip()) for line in out.file.getvalue().splitlines()]
     return {
-        line["as it is" in line]: line[1 + ("as it is" in line) :]
-        for line in lines
-        if len(line) > 1
+        line["default" in line]: line[1 + ("default" in line) :] for line in lines if len(line) > 1
     }
 
 
 def test_differences_are_paired_over_the_seeds_that_both_have():
     lines = shown(ROWS)
-    assert lines["as it is"][0].startswith("16.0 [")
+    assert lines["default"][0].startswith("16.0 [")
     mean, difference = lines["candidates 625"][:2]
     assert mean.startswith("20.0 [") and mean.endswith("(2)")
     assert difference == "+4.0 [+3.0, +5.0]"  # the same runs and episodes are drawn for both
@@ -69,7 +67,7 @@ def test_a_data_set_is_compared_with_its_own_plain_rows():
 
 def test_plain_rows_join_a_study_at_their_own_value_and_in_order():
     joined = report_studies.with_plain(ROWS, report_studies.of_studies(ROWS))
-    found = [score_figures.study_of(r)[:2] + (r["seed"],) for r in joined]
+    found = [scores.study_of(r)[:2] + (r["seed"],) for r in joined]
     plain = [("candidates", 64, 0), ("candidates", 64, 1)]
     later = [("candidates", 625, 0), ("candidates", 625, 1)]
     assert found == [("candidates", 1, 0), *plain, *later, ("readout", "rp", 0)]
@@ -88,8 +86,8 @@ def test_the_program_tabulates_and_draws(tmp_path, capsys):
 
 
 def test_what_cannot_be_tabulated_or_drawn_is_said():
-    with pytest.raises(UserError, match="no row is of a study; run experiments.ablation"):
+    with pytest.raises(UserError, match="no row is from experiments.ablation; run it"):
         report_studies.of_studies(ROWS[:3])
     rows = [*ROWS, row([1.0], ("xi", 2.0), dataset="walker2d-medium")]
-    with pytest.raises(UserError, match="rows of studies are of hopper-medium, walker2d-medium"):
+    with pytest.raises(UserError, match="the studies are of hopper-medium, walker2d-medium"):
         report_studies.with_plain(rows, report_studies.of_studies(rows))

@@ -9,7 +9,7 @@ import pytest
 from experiments import report
 from experiments.runtime import cli
 from mtm_jax.errors import UserError
-from mtm_jax.plots import score_figures, statistics
+from mtm_jax.plots import scores, statistics
 
 
 def test_an_interval_covers_the_mean_as_often_as_it_says():
@@ -39,14 +39,14 @@ def test_an_interval_of_nothing_is_refused(runs):
         statistics.mean_interval(runs)
 
 
-def row(dataset, method, scores, seed=0, step=10, **settings):
+def row(dataset, method, values, seed=0, step=10, **settings):
     return {
         "settings": settings,
         "dataset": dataset,
         "method": method,
         "seed": seed,
         "step": step,
-        "normalized_scores": scores,
+        "normalized_scores": values,
     }
 
 
@@ -60,19 +60,19 @@ ROWS = [
 
 
 def test_a_repeated_evaluation_counts_once_and_seeds_stay_apart():
-    scores = score_figures.collect(ROWS)
-    assert scores["hopper-medium"] == {"rcbc": [[10.0, 20.0], [30.0, 50.0]], "m3pc_m": [[40.0]]}
+    found = scores.collect(ROWS)
+    assert found["hopper-medium"] == {"rcbc": [[10.0, 20.0], [30.0, 50.0]], "m3pc_m": [[40.0]]}
 
 
 def test_only_the_last_step_of_a_seed_counts():
     late, early = row("hopper-medium", "bc", [2.0], step=20), row("hopper-medium", "bc", [1.0])
     other = row("hopper-medium", "bc", [3.0], seed=1)
     for rows in ([other, early, late], [late, early, other]):
-        assert score_figures.collect(rows) == {"hopper-medium": {"bc": [[2.0], [3.0]]}}
+        assert scores.collect(rows) == {"hopper-medium": {"bc": [[2.0], [3.0]]}}
 
 
 def test_bars_are_drawn_for_methods_that_some_data_set_lacks(tmp_path):
-    path = score_figures.bars(score_figures.collect(ROWS), tmp_path / "new" / "bars.png")
+    path = scores.bars(scores.collect(ROWS), tmp_path / "new" / "bars.png")
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
@@ -85,14 +85,14 @@ def test_a_sum_is_resampled_jointly_and_a_method_is_as_good_as_itself():
     one = statistics.mean_interval(runs["rcbc"])
     # Errors of two data sets partly cancel.
     assert high - low < 1.9 * (one.high - one.low)
-    assert shown["against rcbc"][1] == "+0.0% [+0.0, +0.0]"
-    assert re.fullmatch(r"[+-][\d.]+% \[-[\d.]+, \+[\d.]+\]", shown["against rcbc"][2])
-    assert "against rcbc" not in cells({"a": {"rcbc": [[-1.0, 2.0]]}}, "rcbc")
+    assert shown["relative to rcbc"][1] == "+0.0% [+0.0, +0.0]"
+    assert re.fullmatch(r"[+-][\d.]+% \[-[\d.]+, \+[\d.]+\]", shown["relative to rcbc"][2])
+    assert "relative to rcbc" not in cells({"a": {"rcbc": [[-1.0, 2.0]]}}, "rcbc")
 
 
-def cells(scores, baseline):
+def cells(found, baseline):
     """Read a table back: name of the line -> all of its cells."""
-    columns = [list(column.cells) for column in report.table(scores, baseline).columns]
+    columns = [list(column.cells) for column in report.table(found, baseline).columns]
     return {line[0]: line for line in zip(*columns, strict=True)}
 
 
@@ -114,7 +114,7 @@ def test_a_report_leaves_studies_out(tmp_path, capsys):
     study = {"study": {"name": "xi", "value": 3.0}}
     reported(tmp_path, [*ROWS, row("hopper-medium", "m3pc_m", [99.0], step=11, **study)])
     shown = capsys.readouterr().out
-    assert "left out: 1 rows of studies" in shown and "40.0 [40.0, 40.0]" in shown
+    assert "left out: 1 rows of experiments.ablation" in shown and "40.0 [40.0, 40.0]" in shown
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A film shows the robot where the simulator and the model say that it is."""
+"""A video shows the robot where the simulator and the model say that it is."""
 
 import imageio.v3 as imageio
 import mujoco
@@ -99,13 +99,13 @@ def test_the_way_is_the_integral_of_the_velocity(hopper):
     np.testing.assert_allclose(x, expected)
 
 
-def test_the_film_has_a_frame_per_plan_and_moves(hopper, tmp_path):
+def test_the_video_has_a_frame_per_plan_and_moves(hopper, tmp_path):
     recording, _ = hopper
-    path = video.imagination_film(recording, tmp_path / "videos" / "imagination.gif")
-    film = imageio.imread(path)
-    assert film.shape == (6, 264, 512, 3)
-    assert (np.abs(np.diff(film.astype(int), axis=0)).max((1, 2, 3)) > 50).all()
-    few = video.imagination_film(recording, tmp_path / "few.gif", frames=2)
+    path = video.draw(recording, tmp_path / "videos" / "imagination.gif")
+    frames = imageio.imread(path)
+    assert frames.shape == (6, 264, 512, 3)
+    assert (np.abs(np.diff(frames.astype(int), axis=0)).max((1, 2, 3)) > 50).all()
+    few = video.draw(recording, tmp_path / "few.gif", frames=2)
     np.testing.assert_array_equal(imageio.imread(few).shape, (2, 264, 512, 3))
 
 
@@ -127,7 +127,7 @@ def test_an_episode_shorter_than_a_plan_has_one_frame(hopper, tmp_path):
     first = {
         f: value[:2] for f, value in recording._asdict().items() if f not in ("env_id", "scale")
     }
-    path = video.imagination_film(recording._replace(**first), tmp_path / "a.gif")
+    path = video.draw(recording._replace(**first), tmp_path / "a.gif")
     assert imageio.imread(path).shape[-3:] == (264, 512, 3)
 
 
@@ -137,9 +137,9 @@ def test_a_robot_without_capsules_is_refused():
         video.Robot(mujoco.MjModel.from_xml_string(box))
 
 
-def test_films_that_cannot_be_written_are_refused(hopper, tmp_path):
+def test_videos_that_cannot_be_written_are_refused(hopper, tmp_path):
     with pytest.raises(UserError, match=r"does not end in \.gif"):
-        video.imagination_film(hopper[0], tmp_path / "a.mp4")
+        video.draw(hopper[0], tmp_path / "a.mp4")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="no film can be written"):
-        video.imagination_film(hopper[0], tmp_path / "file" / "a.gif", frames=1)
+    with pytest.raises(UserError, match="no video can be written"):
+        video.draw(hopper[0], tmp_path / "file" / "a.gif", frames=1)

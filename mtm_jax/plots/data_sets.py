@@ -1,4 +1,4 @@
-"""Figures of data sets: histograms of episode returns and lengths, as PNG files."""
+"""Histograms of the returns and lengths of episodes in data sets."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from matplotlib.axes import Axes
 
 from mtm_jax.data import inspection
 from mtm_jax.envs import registry
-from mtm_jax.plots import figures
+from mtm_jax.plots import style
 from mtm_jax.types import DataInfo, Trajectories
 
 _BINS = 40
 
 
-def episodes(trajectories: Trajectories, path: str | os.PathLike) -> pathlib.Path:
-    """Draw how many episodes have which return and which length.
+def histograms(trajectories: Trajectories, path: str | os.PathLike) -> pathlib.Path:
+    """Draw histograms of the returns and the lengths of a data set's episodes.
 
     Args:
         trajectories: the data set.
-        path: the PNG file to write.
+        path: PNG file to write.
 
     Raises:
         UserError: it cannot be written.
     """
     info = trajectories.info
-    with rc_context(figures.STYLE):
+    with rc_context(style.AXES):
         fig = figure.Figure(figsize=(8.4, 3.3), layout="constrained")
         left, right = fig.subplots(1, 2)
-        _histogram(left, inspection.returns(trajectories), figures.BLUE, "return of an episode")
+        _histogram(left, inspection.returns(trajectories), style.BLUE, "episode return")
         _score_axis(left, info)
-        _histogram(right, trajectories.lengths, figures.GREEN, "length of an episode (steps)")
+        _histogram(right, trajectories.lengths, style.GREEN, "episode length (steps)")
         left.set_ylabel("episodes")
         fig.suptitle(
             f"{info.name}: {len(trajectories.lengths):,} episodes, "
@@ -43,15 +43,17 @@ def episodes(trajectories: Trajectories, path: str | os.PathLike) -> pathlib.Pat
             x=0.01,
             fontsize=11,
         )
-        return figures.save(fig, path)
+        return style.save(fig, path)
 
 
 def return_grid(returns: Mapping[str, np.ndarray], path: str | os.PathLike) -> pathlib.Path:
-    """Draw the returns of several data sets: a row per environment, tasks of one share theirs.
+    """Draw histograms of the returns of several data sets, with a row per environment.
+
+    Tasks of the same environment share a row.
 
     Args:
-        returns: name, like "hopper-medium" -> [episodes] undiscounted returns.
-        path: the PNG file to write.
+        returns: name, like "hopper-medium" -> undiscounted returns, [episodes].
+        path: PNG file to write.
 
     Raises:
         UserError: it cannot be written.
@@ -61,21 +63,21 @@ def return_grid(returns: Mapping[str, np.ndarray], path: str | os.PathLike) -> p
         rows.setdefault(_body(name), []).append(name)
     columns = max(map(len, rows.values()))
     size = (2.6 * columns + 0.6, 2.1 * len(rows) + 0.3)
-    with rc_context(figures.STYLE | {"font.size": 9}):
+    with rc_context(style.AXES | {"font.size": 9}):
         fig = figure.Figure(figsize=size, layout="constrained")
         axes = fig.subplots(len(rows), columns, squeeze=False, sharex="row")
         for line, names in zip(axes, rows.values(), strict=True):
             _grid_row(line, {name: returns[name] for name in names})
-        return figures.save(fig, path)
+        return style.save(fig, path)
 
 
 def _body(name: str) -> str:
-    """What a row is about: "walker" for all tasks of the walker."""
+    """Return the environment of a row: "walker" for all tasks of the walker."""
     return name.partition("-")[0].partition("_")[0]
 
 
 def _place(name: str) -> tuple[int, int]:
-    """Place of a data set in the order of the registry."""
+    """Return the place of a data set in the order of the registry."""
     spec, level = registry.parse_name(name)
     return list(registry.ENVS).index(spec.name), spec.levels.index(level)
 
@@ -86,7 +88,7 @@ def _histogram(axis: Axes, values: np.ndarray, colour: str, label: str) -> None:
         return
     mean = float(values.mean())
     axis.hist(values, bins=int(np.clip(2 * len(values) ** 0.5, 10, _BINS)), color=colour)
-    axis.axvline(mean, color=figures.BLACK, lw=1.2, ls="--", label=f"mean {mean:,.1f}")
+    axis.axvline(mean, color=style.BLACK, lw=1.2, ls="--", label=f"mean {mean:,.1f}")
     axis.set_xlabel(label)
     axis.xaxis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 5, 10]))
     axis.yaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
@@ -96,7 +98,7 @@ def _histogram(axis: Axes, values: np.ndarray, colour: str, label: str) -> None:
 
 
 def _score_axis(axis: Axes, info: DataInfo) -> None:
-    """Put the normalised score on top, where the environment has reference returns."""
+    """Show the normalised score on top if the environment has reference returns."""
     spec = inspection.reference(info)
     if spec is None or not axis.patches:
         return
@@ -109,16 +111,16 @@ def _score_axis(axis: Axes, info: DataInfo) -> None:
 
 
 def _grid_row(axes: np.ndarray, returns: Mapping[str, np.ndarray]) -> None:
-    """Draw data sets side by side in the same bins."""
+    """Draw data sets side by side, with the same bins."""
     bins = np.histogram_bin_edges(np.concatenate([*returns.values()]), _BINS)
     for axis, (name, values) in zip(axes, returns.items(), strict=False):
         spec, _ = registry.parse_name(name)
         score = registry.normalized_score(spec, values).mean()
         share = np.full(len(values), 100.0 / len(values))
-        axis.hist(values, bins=bins, color=figures.BLUE, weights=share)
-        axis.axvline(values.mean(), color=figures.BLACK, lw=1.0, ls="--")
+        axis.hist(values, bins=bins, color=style.BLUE, weights=share)
+        axis.axvline(values.mean(), color=style.BLACK, lw=1.0, ls="--")
         axis.set_title(f"{name}\nmean score {score:.1f}", fontsize=9)
-        axis.set_xlabel("return of an episode")
+        axis.set_xlabel("episode return")
         axis.xaxis.set_major_locator(ticker.MaxNLocator(4))
         axis.yaxis.set_major_locator(ticker.MaxNLocator(3))
         axis.grid(axis="x", visible=False)
