@@ -358,7 +358,12 @@ CASES = [
     ("sweep", "--config.hours=0.0", "hours is 0.0"),
     ("sweep", "--config.overrides=('steps',)", "overrides are"),
     ("report", "", "no results were named"),
-    ("report", "--config.studies=True --config.results={tmp}/r.jsonl", "of a study", rows(ROW)),
+    (
+        "report",
+        "--config.studies=True --config.results={tmp}/r.jsonl",
+        "no row is from experiments.ablation",
+        rows(ROW),
+    ),
     ("report", "--config.results={tmp}/gone", "there is no file"),
     ("report", "--config.results={tmp}/a", "holds no rows of results", text("a/b.txt", "")),
     ("report", "--config.results={tmp}/r.jsonl", "line 1 is damaged", text("r.jsonl", "{'a'\n")),

@@ -129,7 +129,8 @@ def test_a_report_leaves_studies_out(tmp_path, capsys):
 )
 def test_rows_of_different_kinds_are_no_runs_of_one_method(tmp_path, one, other, said):
     rows = [row("hopper-medium", "bc", [1.0], seed=k, **s) for k, s in enumerate((one, other))]
-    with pytest.raises(UserError, match=f"1.jsonl holds.* than .*0.jsonl: {said}; keep rows of on"):
+    sentence = f"1.jsonl holds.* than .*0.jsonl: {said}; keep such rows in different folders"
+    with pytest.raises(UserError, match=sentence):
         reported(tmp_path, rows)
 
 
