@@ -151,7 +151,7 @@ def _tick(value: object, rows: Sequence[Mapping]) -> str:
     """Name a value; where it left less room for the history, with the steps that were left."""
     left = {row["settings"]["study"]["value"]: row["settings"]["plan"]["history"] for row in rows}
     shortened = left[value] < max(left.values()) and left[value] != value
-    return f"{value}\nhistory {left[value]}" if shortened else str(value)
+    return f"{value}\npast {left[value]}" if shortened else str(value)
 
 
 def _columns(rows: Iterable[Mapping]) -> dict[str, np.ndarray]:
