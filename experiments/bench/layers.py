@@ -122,7 +122,7 @@ def finish(
 
 def linear(params: dict, x: Array) -> Array:
     """Apply a linear layer in the precision of x."""
-    return networks.product(x, params["kernel"].astype(x.dtype)) + params["bias"].astype(x.dtype)
+    return networks.matmul(x, params["kernel"].astype(x.dtype)) + params["bias"].astype(x.dtype)
 
 
 def attend(x: Array, heads: int, attention_mask: Array | None) -> Array:
