@@ -71,6 +71,7 @@ class MLP(nn.Module):
 
 def gelu(x: Array) -> Array:
     """Compute the exact GELU, x Phi(x), through the error function."""
+    # jax.nn.gelu(approximate=False) uses erfc: a training step takes 2 to 3% longer on the CPU.
     return 0.5 * x * (1.0 + jax.lax.erf(x * np.float32(np.sqrt(0.5))))
 
 
