@@ -79,6 +79,6 @@ def require_distribution(agent: Pretrained) -> None:
     head = next(m.head for m in agent.model.config.modalities if m.name == "actions")
     if head != "tanh_normal":
         raise UserError(
-            f"this model predicts single actions (head {head!r}), so a seed draws nothing; "
-            "leave the seed out"
+            f"this model predicts actions, not their distribution (head {head!r}), so there is "
+            "nothing to draw from; leave the seed out"
         )
