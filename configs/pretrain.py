@@ -9,12 +9,13 @@ python -m experiments.pretrain --config=configs/pretrain.py:hopper-medium,role=w
 python -m experiments.pretrain --config=configs/pretrain.py:walker2d-expert,preset=paper
 
 preset   machine                     data and training    hopper-medium, seed 0
-small    two CPU cores               382 s                bc 29.8, rcbc 49.7
+small    two CPU cores               382 and 407 s        bc 29.8 and 44.0, rcbc 49.7 and 23.2
 base     one GPU                     not trained yet
 paper    one GPU with much memory    not trained yet
 
-The scores are means of 20 episodes; the cores ran float32 matmuls at 149 GFLOP/s
-(results/pretrain/hopper_medium_quick_start.jsonl). More scores are in docs/results.md.
+The scores are means of 20 episodes on two machines, which ran float32 matmuls at 149 and 187
+GFLOP/s (results/pretrain/hopper_medium_quick_start.jsonl and _repeated.jsonl): single runs of this
+preset differ widely. More scores are in docs/results.md.
 """
 
 from ml_collections import config_dict
