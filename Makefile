@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help setup pretrain critic data behaviours figures test test-slow test-optimised chaos bench lint format clean
+.PHONY: help setup pretrain critic data behaviours figures test test-slow test-optimised chaos bench gpu lint format clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -82,6 +82,9 @@ chaos: .venv/.installed ## kill programs at random moments, continue and compare
 
 bench: .venv/.installed ## time everything on this machine, a quarter of an hour [SECTIONS= FIGURE=]
 	$(BIN)/python -m experiments.bench$(call override,sections,SECTIONS)$(call override,figure,FIGURE)
+
+gpu: .venv/.installed ## time and try everything on one accelerator, in eight minutes [OUT=]
+	$(BIN)/python -m experiments.gpu$(call override,out,OUT)
 
 lint: .venv/.installed ## check style and layout of the code
 	$(BIN)/ruff check .

@@ -7,6 +7,8 @@ from ml_collections import config_dict
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 
+LOCOMOTION = ("hopper", "walker2d", "halfcheetah")  # environments of the papers' first tables
+
 # How M3PC plans (table 4, where xi multiplies raw utilities).
 PLAN = {
     "candidates": 625,  # action sequences to choose among (N)

@@ -29,7 +29,8 @@ def get_config(name="hopper"):
 
     # Selection
     config.roles = True  # choose a medium and an expert actor; False for an explorer
-    config.medium_fraction = 1 / 3  # share of the expert's return that medium should have
+    config.medium_fraction = 0.4  # share of the expert's return that medium should have
+    config.agreement = 0.15  # largest difference of its returns sampled and in its mode, as a share
     config.rungs = 8  # actors to keep up to medium; without roles, over the whole training
 
     # Evaluation
@@ -45,6 +46,6 @@ def get_config(name="hopper"):
 LADDERS = {
     "hopper": {},
     "walker2d": {"medium_fraction": 0.45, "scoring_steps": 5_000},
-    "halfcheetah": {"medium_fraction": 0.4, "scoring_steps": 5_000},
+    "halfcheetah": {"scoring_steps": 5_000},
     "walker": {"env": "walker_run", "roles": False, "rungs": 10},
 }

@@ -35,15 +35,7 @@ MAX_SEED = 2**32
 def main(config: config_dict.ConfigDict) -> None:
     """Check, load, build, resume, train, evaluate."""
     started = time.monotonic()
-    check(config)
-    if spec := data_info.find_env(config.env):
-        make.load_suite(spec)  # a missing library is said now, not after training
-    runs = [PretrainRun(one) for one in run_configs.expand(config)]
-    for run in runs:
-        run.check_folder()
-    first = runs[0].config
-    data = build.load_data(first)
-    model = trajectory_model.make_model(build.pretrain_config(first, data).model)
+    runs, data, model = prepare(config)
     if config.debug_batch:
         replay(runs, data, model)
         return
@@ -53,11 +45,42 @@ def main(config: config_dict.ConfigDict) -> None:
     pending = [run for run in runs if not show_stored(run)]
     if not pending:
         return
-    trainer = build_trainer(pending, data, model)
-    loop.run(trainer, schedule(first), "pretraining")
-    states = trainer.states()  # every process takes part
+    states = train_all(pending, data, model)
     if sharding.is_main():
         finish(pending, states, data, started)
+
+
+def train(config: config_dict.ConfigDict) -> None:
+    """Train the runs of a configuration to their ends, without evaluating them."""
+    runs, data, model = prepare(config)
+    for run in runs:
+        run.open(data, model)
+    announce(runs, data)
+    train_all(runs, data, model)
+
+
+def prepare(
+    config: config_dict.ConfigDict,
+) -> tuple[list[PretrainRun], build.Data, trajectory_model.Model]:
+    """Check everything, load the data, and build the model."""
+    check(config)
+    if spec := data_info.find_env(config.env):
+        make.load_suite(spec)  # a missing library is said now, not after training
+    runs = [PretrainRun(one) for one in run_configs.expand(config)]
+    for run in runs:
+        run.check_folder()
+    first = runs[0].config
+    data = build.load_data(first)
+    return runs, data, trajectory_model.make_model(build.pretrain_config(first, data).model)
+
+
+def train_all(
+    runs: Sequence[PretrainRun], data: build.Data, model: trajectory_model.Model
+) -> list[pretrain.TrainState]:
+    """Train opened runs in one program; return their last states."""
+    trainer = build_trainer(runs, data, model)
+    loop.run(trainer, schedule(runs[0].config), "pretraining")
+    return trainer.states()  # every process takes part
 
 
 def check(config: config_dict.ConfigDict) -> None:

@@ -41,7 +41,7 @@ from experiments.bench import (
     workloads,
 )
 from experiments.bench.pytorch import comparison
-from experiments.runtime import cli
+from experiments.runtime import cli, runs
 from mtm_jax.agents import planner
 from mtm_jax.errors import UserError
 from mtm_jax.io import progress
@@ -73,23 +73,35 @@ def main(config: config_dict.ConfigDict) -> None:
         return
     wanted = dict.fromkeys(("float32", *workloads.dtypes(config)))
     matmuls = {dtype: timing.find_matmul(dtype) for dtype in wanted}
+    path = pathlib.Path(config.results or f"results/bench-{hardware.device_slug()}.json")
     rows: list[Row] = []
     left_out: list[str] = []
     for section in config.sections:
         for workload in SECTIONS[section](config, matmuls):
             some, others = run(workload, config, matmuls)
             rows, left_out = rows + some, left_out + others
+            report = write(path, config, matmuls, rows, left_out)
+    table.show(report)
+    cli.say(f"results: {path}")
+    if config.figure:
+        cli.say(f"figure: {latency_figure.latency(rows, config.figure)}")
+
+
+def write(
+    path: pathlib.Path,
+    config: config_dict.ConfigDict,
+    matmuls: timing.Matmuls,
+    rows: list[Row],
+    left_out: list[str],
+) -> dict[str, Any]:
+    """Write what has been timed so far; return it."""
     places = ("results", "figure", "stored")
     settings = {k: v for k, v in config.to_dict().items() if k not in places}
     report = {"machine": hardware.describe(matmuls, rows), "settings": settings}
     report |= {"rows": rows, "left_out": left_out}
-    table.show(report)
-    path = pathlib.Path(config.results or f"results/bench-{hardware.device_slug()}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1, sort_keys=True, allow_nan=False) + "\n")
-    cli.say(f"results: {path}")
-    if config.figure:
-        cli.say(f"figure: {latency_figure.latency(rows, config.figure)}")
+    runs.write_text(path, json.dumps(report, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    return report
 
 
 def run(
@@ -103,7 +115,7 @@ def run(
         bar.update(0, "compiling")
         for k, group in enumerate(workloads.compile_all(workload), start=1):
             name = group[0].name
-            gigabytes = 1e-9 * max(program.bytes or 0 for program in group)
+            gigabytes = 1e-9 * max(program.cost.bytes or 0 for program in group)
             if gigabytes > most:
                 left_out.append(f"{table.describe(name)}: needs {gigabytes:.0f} GB")
             else:

@@ -159,7 +159,7 @@ def decision_parts(network: model.Model, point: decisions.Point, history: int) -
 
 def _makes(name: dict, parts: Parts) -> list[workloads.Make]:
     def make(part: str, function: Callable, arguments: tuple) -> workloads.Program:
-        call, memory = workloads.compile_call(function, arguments)
-        return workloads.Program(name | {"program": part}, call, bytes=memory)
+        call, cost = workloads.compile_call(function, arguments)
+        return workloads.Program(name | {"program": part}, call, cost=cost)
 
     return [functools.partial(make, part, *what) for part, what in parts.items()]

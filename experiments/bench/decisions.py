@@ -136,13 +136,13 @@ def compile_point(network: model.Model, point: Point, history: int) -> workloads
         value = planner.least_q if plan.guidance == "critic" else None
         act = compiled.make_planner(network, plan, training_steps.LIMIT, value).act
         decide = functools.partial(_plan, act)
-    call, memory = workloads.compile_call(decide, arguments)
+    call, cost = workloads.compile_call(decide, arguments)
     settings = point._asdict() | {"width": network.config.width}
     program = {True: "", None: "", False: "plain"}[settings.pop("pruned")]
     name = workloads.row_name("decisions", settings.pop("method"), network.config.compute_dtype)
     name |= settings | {"program": program}
     count = multiply_adds(network, point, history)
-    return workloads.Program(name, call, count, decisions=point.environments, bytes=memory)
+    return workloads.Program(name, call, count, decisions=point.environments, cost=cost)
 
 
 def _clone(network: model.Model, weights: compiled.Weights, contexts: Any, *_: Any) -> jax.Array:

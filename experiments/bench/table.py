@@ -11,7 +11,7 @@ import rich.table
 
 from experiments.bench import scaling
 
-_COLUMNS = ("", "settings", "time", "per s", "GFLOP/s", "share", "MB", "to first")
+_COLUMNS = ("", "settings", "time", "per s", "GFLOP/s", "share", "MB", "compiled", "to first")
 _NAMES = {
     "width": "width {}",
     "batch_size": "batch {}",
@@ -49,7 +49,8 @@ def caption(report: Mapping[str, Any]) -> str:
         f"{machine['versions']['device']}, {machine['cores']} cores of {machine['cpu']}: {rates}, "
         "measured between the calls; share is relative to these.",
         "time: of a step, update or decision; per s: of these, over all environments; MB: "
-        "temporaries and arguments; to first: time relative to the first program of its loop.",
+        "temporaries and arguments; compiled: in this time, with others side by side; to first: "
+        "time relative to the first program of its loop.",
     ]
     parts += [f"{sentence}." for sentence in scaling.sentences(report["rows"])]
     parts += [f"Left out: {reason}." for reason in report["left_out"]]
@@ -77,6 +78,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['gflops']:.1f}" if counted else "",
         f"{100 * row['share']:.0f}%" if counted else "",
         "" if row["bytes"] is None else f"{1e-6 * row['bytes']:.{1 if row['bytes'] < 1e8 else 0}f}",
+        "" if row.get("compile_seconds") is None else f"{row['compile_seconds']:.1f} s",
         "" if row["ratio_to_first"] is None else f"{row['ratio_to_first']:.3g}x",
     ]
 

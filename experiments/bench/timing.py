@@ -121,7 +121,8 @@ def _figures(
         "gflops": achieved,
         "product_gflops": rate,
         "share": achieved / rate,
-        "bytes": program.bytes,
+        "bytes": program.cost.bytes,
+        "compile_seconds": program.cost.seconds,
         "ratio_to_first": None if first is None else float(np.median(steps / first)),
     }
 

@@ -68,6 +68,7 @@ def section(config: config_dict.ConfigDict, matmuls: timing.Matmuls) -> Workload
 def preset_section(config: config_dict.ConfigDict, matmuls: timing.Matmuls) -> Workloads:
     """Time the training steps of the presets; rows hold how many steps a training takes."""
     usual = ("small",) if jax.default_backend() == "cpu" else ("small", "base", "paper")
+    groups = []
     for preset in dict.fromkeys(usual if "auto" in config.presets else config.presets):
         chosen = config_files.load(f"configs/pretrain.py:hopper-medium,preset={preset}")
         data = build.split(trajectories(), chosen)
@@ -77,8 +78,8 @@ def preset_section(config: config_dict.ConfigDict, matmuls: timing.Matmuls) -> W
         name = workloads.row_name("presets", f"preset {preset}", dtype, **point._asdict())
         name |= {"whole_training_steps": chosen.steps}
         prepared = functools.cache(functools.partial(prepare, settings))
-        make = functools.partial(steps, prepared, config.training.steps, name)
-        yield workloads.Workload(f"preset {preset}", [[make]])
+        groups.append([functools.partial(steps, prepared, config.training.steps, name)])
+    yield workloads.Workload("presets", groups)
 
 
 def seed_section(config: config_dict.ConfigDict, matmuls: timing.Matmuls) -> Workloads:
@@ -104,9 +105,9 @@ def seed_steps(prepared: Any, count: int, name: dict[str, Any]) -> workloads.Pro
         training = pretrain.make_training(settings, network, stats)
         compiled = program.make_group_program([training] * seeds)
         key = jax.random.split(key, seeds)
-    call, memory = compile_program(compiled, data, count, key)
+    call, cost = compile_program(compiled, data, count, key)
     counted = seeds * operations.training_step(settings.model, settings.batch_size)
-    return workloads.Program(name, call, counted, steps=count, bytes=memory)
+    return workloads.Program(name, call, counted, steps=count, cost=cost)
 
 
 def plain_settings(point: Point, encoder_layers: int, dtype: str) -> PretrainConfig:
@@ -141,14 +142,14 @@ def prepare(settings: PretrainConfig) -> Prepared:
 def steps(prepared: Any, count: int, name: dict[str, Any]) -> workloads.Program:
     """Compile a call of `count` training steps."""
     settings, _, data, _, compiled = prepared()
-    call, memory = compile_program(compiled, data, count)
+    call, cost = compile_program(compiled, data, count)
     counted = operations.training_step(settings.model, settings.batch_size)
-    return workloads.Program(name, call, counted, steps=count, bytes=memory)
+    return workloads.Program(name, call, counted, steps=count, cost=cost)
 
 
 def compile_program(
     compiled: program.Program, data: Any, count: int, key: jax.Array | None = None
-) -> tuple[workloads.Call, int | None]:
+) -> tuple[workloads.Call, workloads.Cost]:
     """Compile a call of `run`; each call continues where the last one ended."""
 
     def run(state: Any, data: Any) -> Any:
@@ -165,8 +166,8 @@ def sampling(prepared: Any, name: dict[str, Any]) -> workloads.Program:
     def sample(key: jax.Array, data: dataset.Dataset) -> dataset.Windows:
         return dataset.sample_windows(key, data, settings.batch_size, settings.model.window)
 
-    call, memory = workloads.compile_call(sample, (jax.random.key(1), data))
-    return workloads.Program(name, call, bytes=memory)
+    call, cost = workloads.compile_call(sample, (jax.random.key(1), data))
+    return workloads.Program(name, call, cost=cost)
 
 
 @functools.cache

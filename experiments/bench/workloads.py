@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,13 @@ AXES += ("seeds",)
 Call = Callable[[], Any]
 
 
+class Cost(NamedTuple):
+    """What a compiled program takes besides time."""
+
+    bytes: int | None = None  # temporaries and arguments of one call, where known
+    seconds: float | None = None  # of compiling, beside the other programs of the workload
+
+
 class Program(NamedTuple):
     """A compiled program that can be timed."""
 
@@ -25,7 +33,7 @@ class Program(NamedTuple):
     multiply_adds: int = 0  # of the matmuls of one step
     decisions: int = 1  # made by one step at once
     steps: int = 1  # computed by one call, one after the other
-    bytes: int | None = None  # temporaries and arguments of one call, where known
+    cost: Cost = Cost()
 
 
 Make = Callable[[], Program]  # compiles a program
@@ -60,29 +68,32 @@ def dtypes(config: config_dict.ConfigDict) -> tuple[str, ...]:
     return tuple(dict.fromkeys(chosen))
 
 
-def compile_call(function: Callable, arguments: tuple) -> tuple[Call, int | None]:
-    """Compile a function for its arguments; return the call and its `Program.bytes`."""
-    compiled = jax.jit(function).lower(*arguments).compile()
-    return lambda: compiled(*arguments), _bytes(compiled)
+def compile_call(function: Callable, arguments: tuple) -> tuple[Call, Cost]:
+    """Compile a function for its arguments; return the call and its cost."""
+    compiled, cost = _compile(jax.jit(function), arguments)
+    return lambda: compiled(*arguments), cost
 
 
-def compile_updates(run: Callable, state: Any, data: Any) -> tuple[Call, int | None]:
+def compile_updates(run: Callable, state: Any, data: Any) -> tuple[Call, Cost]:
     """Compile `run(state, data) -> state`; each call continues the last, with the state donated."""
-    compiled = jax.jit(run, donate_argnums=0).lower(state, data).compile()
+    compiled, cost = _compile(jax.jit(run, donate_argnums=0), (state, data))
     held = [state]
 
     def call() -> Any:
         held[0] = compiled(held[0], data)
         return held[0]
 
-    return call, _bytes(compiled)
+    return call, cost
 
 
-def _bytes(compiled: jax.stages.Compiled) -> int | None:
-    memory = compiled.memory_analysis()
+def _compile(jitted: Any, arguments: tuple) -> tuple[jax.stages.Compiled, Cost]:
+    lowered = jitted.lower(*arguments)
+    started = time.perf_counter()
+    compiled = lowered.compile()
+    seconds, memory = time.perf_counter() - started, compiled.memory_analysis()
     if memory is None:
-        return None
-    return memory.temp_size_in_bytes + memory.argument_size_in_bytes
+        return compiled, Cost(None, seconds)
+    return compiled, Cost(memory.temp_size_in_bytes + memory.argument_size_in_bytes, seconds)
 
 
 def compile_all(workload: Workload) -> list[list[Program]]:

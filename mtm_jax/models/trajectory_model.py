@@ -7,6 +7,7 @@ are visible and a learned mask token per modality elsewhere, and predicts all of
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple, Protocol
 
 import chex
@@ -51,8 +52,9 @@ class Model(NamedTuple):
     query: pruned.QueryFn
 
 
+@functools.lru_cache(maxsize=64)
 def make_model(config: ModelConfig) -> Model:
-    """Build the functions of one configuration.
+    """Build the functions of one configuration, the same ones each time: they compile once.
 
     init(key) -> params, a plain dict of float32 arrays.
     apply(params, tokens, visible, dropout_key=None, packed=None) -> outputs. Batched over leading

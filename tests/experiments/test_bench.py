@@ -169,7 +169,11 @@ def test_what_does_not_fit_into_memory_is_left_out_and_named(monkeypatch):
 @pytest.mark.parametrize("pruned", [True, False])
 def test_the_decision_that_is_timed_computes_what_is_counted(monkeypatch, pruned):
     traced = []
-    compile_call = lambda f, arguments: traced.append(jax.make_jaxpr(f)(*arguments)) or (f, 0)  # noqa: E731
+
+    def compile_call(function, arguments):
+        traced.append(jax.make_jaxpr(function)(*arguments))
+        return function, workloads.Cost()
+
     monkeypatch.setattr(workloads, "compile_call", compile_call)
     network = decisions.network_of(width=16, encoder_layers=1)
     point = decisions.Point("m3pc_m", 3, 2, 1, pruned)

@@ -33,6 +33,7 @@ class Task(NamedTuple):
     steps: int
     seed: int
     spawn_key: tuple[int, ...]  # makes the shard's random numbers independent of all others
+    noise: float = 1.0  # factor of the actor's standard deviation; 0 acts by its mode
 
 
 class Episodes(NamedTuple):
@@ -138,7 +139,7 @@ def sample(
             return _join(episodes)
         obs = np.stack([episode.observations[episode.length] for episode in running])
         noise = rng.standard_normal((len(running), action_dim), np.float32)
-        actions = act(layers, obs, noise)
+        actions = act(layers, obs, np.float32(task.noise) * noise)
         stepped = envs.step([episode.number for episode in running], actions)
         for episode, *what in zip(running, actions, *stepped, strict=True):
             episode.add(*what)

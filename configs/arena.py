@@ -1,0 +1,61 @@
+"""Compare recipes of pretraining and ways of acting so that noise cannot choose among them.
+
+Every recipe is trained on every data set with several seeds, in one program each; every way of
+acting plays the same episodes with all of them. The table has sums over the data sets, the spread
+over seeds, and paired differences with 95% intervals: a difference counts where its interval leaves
+out zero.
+
+python -m experiments.arena
+python -m experiments.arena --config.recipes="('default','average')" --config.parallel=6
+python -m experiments.arena --config.report=True
+"""
+
+from ml_collections import config_dict
+
+from configs import common
+
+unset = config_dict.placeholder
+
+
+def get_config():
+    config = config_dict.ConfigDict()
+    config.out = "runs/arena"  # folder of all runs; the same command continues what is there
+    config.report = False  # print the table of what is there, and say what remains
+
+    # What is compared
+    config.recipes = ("default",)  # names in RECIPES
+    config.names = DATA  # data sets
+    config.actings = ("bc", "rcbc", "m3pc_m", "m3pc_q")  # names in ACTINGS
+    config.preset = "small"  # preset of configs/pretrain.py that recipes change
+    config.source = "builtin"  # source of the data
+    config.seed = 0  # first training seed
+    config.seeds = 5  # training seeds, which share a program
+    config.baseline = "default"  # recipe that the others are compared with
+    config.steps = unset(int)  # gradient steps of every recipe; unset: its own
+    config.critic_steps = unset(int)  # updates of every critic; unset: those of the preset
+
+    # Evaluation
+    config.episodes = 20  # episodes of each seed and way of acting
+    config.eval_seed = 1_000  # environments are reset with this seed, seed + 1, ...
+    config.candidates = 64  # action sequences to choose among, of actings that plan
+
+    # Running
+    config.parallel = 1  # pairs of recipe and data set worked on at a time, each by a process
+    return config
+
+
+DATA = tuple(f"{e}-{level}" for e in common.LOCOMOTION for level in ("medium", "medium-replay"))
+
+# Recipe -> what it changes in configs/pretrain.py.
+RECIPES = {
+    "default": {},
+}
+
+# Acting -> method, what it changes in configs/m3pc_offline.py, and the acting that it is compared
+# with under the same recipe.
+ACTINGS = {
+    "bc": ("bc", {}, ""),
+    "rcbc": ("rcbc", {}, "bc"),
+    "m3pc_m": ("m3pc_m", {}, "rcbc"),
+    "m3pc_q": ("m3pc_q", {}, "rcbc"),
+}

@@ -1,0 +1,1 @@
+"""Compare recipes of pretraining and ways of acting over data sets and seeds."""
