@@ -46,6 +46,7 @@ def add_planning(config: config_dict.ConfigDict) -> None:
     config.eval.episodes = 20  # episodes of each method
     config.eval.seed = 1_000  # environments are reset with this seed, seed + 1, ...
     config.eval.target_fraction = 1.0  # return to aim for: 0 is the data's mean, 1 its best
+    config.weights = "auto"  # weights of the checkpoint: latest, average, or auto: average if any
     config.world = ""  # run folder of another model that rolls out candidates; empty: the run's own
     config.plan = config_dict.ConfigDict(PLAN)
     config.m3pc_m = config_dict.ConfigDict(PLAN_M)  # M3PC-M

@@ -12,6 +12,7 @@ from ml_collections import config_dict
 def get_config():
     config = config_dict.ConfigDict()
     config.run = ""  # run folder of the pretraining
+    config.weights = "auto"  # weights of the checkpoint: latest, average, or auto: average if any
 
     # Evaluation
     config.eval = config_dict.ConfigDict()

@@ -64,6 +64,7 @@ def get_config(name="hopper-medium"):
     config.data.train_fraction = 0.95  # share of the episodes to train on; the rest is held out
     config.data.split_seed = 0  # seed of the choice of held-out episodes
     config.data.actions_fraction = 1.0  # share of the training episodes that keep their actions
+    config.data.state_noise = 0.0  # standard deviation of noise on visible states, in their std
 
     # Model
     config.model = config_dict.ConfigDict()
@@ -100,12 +101,15 @@ def get_config(name="hopper-medium"):
     config.batch_size = 2048  # windows of a gradient step
     config.micro_batches = 1  # parts in which a batch is computed: less memory, the same step
     config.steps = 140_000  # gradient steps
+    config.prng = "threefry"  # generator of dropout and noise: threefry, or rbg, which costs less
     config.optim = config_dict.ConfigDict()
     config.optim.learning_rate = 1e-4  # learning rate of AdamW after the warm-up
     config.optim.warmup_fraction = 2 / 7  # share of the steps that warm up; papers: 40 000 steps
+    config.optim.schedule = "cosine"  # learning rate after the warm-up: cosine to zero, or constant
     config.optim.weight_decay = 0.005  # weight decay, applied to matrices only
     config.optim.b2 = 0.999  # decay rate of the running average of squared gradients
     config.optim.clip_norm = 0.0  # largest norm of the gradient; 0: no clipping
+    config.optim.average = 0.0  # decay rate of an average of the parameters, which acts; 0: none
 
     # Logging and checkpoints
     config.log_every = 100  # steps between rows of metrics; they run in one compiled call

@@ -44,7 +44,8 @@ def main(config: config_dict.ConfigDict) -> None:
     """Check every variant, then evaluate one after the other."""
     variants = variants_of(config)
     folder = named_run.find(config, "ablation")
-    agent, run = pretrained.load(folder), runs.read_config(folder)
+    agent = pretrained.load(folder, weights=config.weights)
+    run = runs.read_config(folder)
     evaluation.check_simulator(agent, folder)
     world = pretrained.load(config.world) if config.world else None
     variants = [(m, value, fit(plan, agent)) for m, value, plan in variants]

@@ -22,7 +22,8 @@ def main(config: config_dict.ConfigDict) -> None:
         raise UserError("no run was named; give --config.run=FOLDER")
     evaluation.check(config.eval)
     folder = pathlib.Path(config.run)
-    evaluation.evaluate_runs([folder], [pretrained.load(folder)], config.eval, "evaluate")
+    agent = pretrained.load(folder, weights=config.weights)
+    evaluation.evaluate_runs([folder], [agent], config.eval, "evaluate")
 
 
 if __name__ == "__main__":

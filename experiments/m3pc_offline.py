@@ -29,7 +29,8 @@ def main(config: config_dict.ConfigDict) -> None:
     """Check everything, then evaluate method after method."""
     check(config)
     folder = named_run.find(config, "m3pc_offline")
-    agent, run = pretrained.load(folder), runs.read_config(folder)
+    agent = pretrained.load(folder, weights=config.weights)
+    run = runs.read_config(folder)
     evaluation.check_simulator(agent, folder)
     world = pretrained.load(config.world) if config.world else None
     chosen = {method: plans.of_method(method, config) for method in config.eval.methods}

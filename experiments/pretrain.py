@@ -165,7 +165,7 @@ def build_trainer(
         lambda rows: f"loss {sum(row['train/loss'] for row in rows) / len(rows):.3f}",
         Validation(
             validation.make_validation(settings, model, data.stats),
-            *(data.valid, jax.random.key(config.data.split_seed)),
+            *(data.valid, jax.random.key(config.data.split_seed), pretrain.acting),
         ),
         mesh,
     )

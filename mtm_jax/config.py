@@ -147,15 +147,20 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with linear warm-up and cosine decay to zero: MTM table C.2, M3PC table 4."""
+    """AdamW with linear warm-up and cosine decay to zero: MTM table C.2, M3PC table 4.
+
+    The average is Polyak's, over the steps; the papers have none.
+    """
 
     learning_rate: float = 1e-4  # peak, reached after the warm-up
     warmup_steps: int = 40_000  # steps of linear warm-up from zero
-    total_steps: int = 140_000  # steps after which the learning rate is zero
+    total_steps: int = 140_000  # steps of the run, after which a cosine is zero
+    schedule: Literal["cosine", "constant"] = "cosine"  # of the learning rate after the warm-up
     weight_decay: float = 0.005  # decoupled, on matrices only
     b1: float = 0.9  # decay rate of the first moment
     b2: float = 0.999  # decay rate of the second moment
     clip_norm: float = 0.0  # largest global gradient norm; 0: no clipping
+    average: float = 0.0  # decay rate of the running average of the parameters; 0: none
 
     def __post_init__(self):
         _require(
@@ -170,9 +175,13 @@ class OptimConfig:
             _require(
                 0 <= value < math.inf, f"{name} is {value}; it must be finite and not negative"
             )
-        for name in ("b1", "b2"):
+        for name in ("b1", "b2", "average"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} is {value}; it must be in [0, 1)")
+        _require(
+            self.schedule in ("cosine", "constant"),
+            f"schedule is {self.schedule!r}; choose 'cosine' or 'constant'",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +194,10 @@ class PretrainConfig:
     optim: OptimConfig = OptimConfig()
     batch_size: int = 2048  # windows per optimiser step
     micro_batches: int = 1  # sequential parts of a batch, whose gradients are accumulated
+    # Standard deviation of noise on the visible states, in token units; targets stay as they are.
+    state_noise: float = 0.0
+    # Generator of dropout and noise; windows and masks are drawn with threefry.
+    prng: Literal["threefry", "rbg"] = "threefry"
 
     def __post_init__(self):
         for name in ("batch_size", "micro_batches"):
@@ -194,6 +207,19 @@ class PretrainConfig:
             self.batch_size % self.micro_batches == 0,
             f"micro_batches is {self.micro_batches}, which does not divide the batch_size "
             f"{self.batch_size}; choose one that does",
+        )
+        noise, heads = self.state_noise, {m.name: m.head for m in self.model.modalities}
+        _require(
+            0 <= noise < math.inf, f"state_noise is {noise}; it must be finite and not negative"
+        )
+        _require(
+            noise == 0 or heads.get("states", "categorical") != "categorical",
+            f"state_noise is {noise}, which needs continuous states; those of this model are "
+            f"{heads.get('states', 'missing')}: choose 0",
+        )
+        _require(
+            self.prng in ("threefry", "rbg"),
+            f"prng is {self.prng!r}; choose 'threefry' or 'rbg'",
         )
 
 

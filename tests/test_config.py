@@ -28,6 +28,10 @@ NAN, INF = float("nan"), float("inf")
         *((config.OptimConfig(), "clip_norm", value) for value in (-0.1, NAN, INF)),
         *((config.OptimConfig(), "b1", value) for value in (-0.1, 1.0, NAN)),
         *((config.OptimConfig(), "b2", value) for value in (-0.1, 1.0, NAN)),
+        *((config.OptimConfig(), "average", value) for value in (-0.1, 1.0, NAN)),
+        (config.OptimConfig(), "schedule", "linear"),
+        *((config.PretrainConfig(MODEL), "state_noise", value) for value in (-0.1, NAN, INF)),
+        (config.PretrainConfig(MODEL), "prng", "philox"),
         *((config.LossConfig(), "entropy_target", value) for value in (NAN, -INF)),
         *((config.LossConfig(), "initial_sigma", value) for value in (0.0, NAN, INF)),
         *((config.LossConfig(), "sigma_learning_rate", value) for value in (0.0, -1.0, NAN, INF)),
@@ -59,6 +63,14 @@ def test_the_smallest_settings_are_accepted():
     )
     config.OptimConfig(weight_decay=0.0, clip_norm=0.0, b1=0.0, b2=0.0)
     config.LossConfig(entropy_target=0.0)
+
+
+def test_noise_on_categorical_states_is_refused():
+    states = ModalitySpec("states", 5, 3, "categorical")
+    model = config.ModelConfig((states,))
+    config.PretrainConfig(model)
+    with pytest.raises(UserError, match="noise is 0.1, .* of this model are categorical: choose 0"):
+        config.PretrainConfig(model, state_noise=0.1)
 
 
 def test_parts_that_do_not_divide_a_batch_are_refused():

@@ -194,6 +194,7 @@ def make_row(
             "eval_seed": settings.seed,
             "target_fraction": settings.target_fraction,
             "action": "mode",
+            **({"weights": agent.weights} if agent.weights else {}),
             **(further or {}),
         },
         metrics=episode_metrics(agent, episodes),

@@ -88,6 +88,8 @@ def pretrain_config(config: config_dict.ConfigDict, data: Data) -> PretrainConfi
         optim=OptimConfig(total_steps=config.steps, **optim),
         batch_size=config.batch_size,
         micro_batches=config.micro_batches,
+        state_noise=config.data.state_noise,
+        prng=config.prng,
     )
 
 

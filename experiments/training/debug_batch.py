@@ -44,7 +44,8 @@ class Step(NamedTuple):
 
     def tensors(self, state: pretrain.TrainState, windows: dataset.Windows) -> dict[str, Any]:
         """Compute what a step computes: tokens, outputs, losses and gradients."""
-        _, mask_key, dropout_key, noise_key = pretrain.step_keys(state)
+        _, mask_key, *keys = pretrain.step_keys(state)
+        dropout_key, noise_key = (pretrain.drawing_key(self.config, key) for key in keys)
         batch = objective.make_batch(mask_key, self.config, self.model, self.stats, windows)
         batch = objective.add_noise(noise_key, self.config, self.model, batch)
         sigma = pretrain.entropy_multiplier(self.config, state)
@@ -52,7 +53,7 @@ class Step(NamedTuple):
         @jax.jit
         def differentiate(params: dict) -> tuple[dict, tuple]:
             def total(params: dict) -> tuple[jax.Array, tuple]:
-                outputs = self.model.apply(params, batch.tokens, batch.visible, dropout_key)
+                outputs = self.model.apply(params, batch.inputs(), batch.visible, dropout_key)
                 value, metrics = objective.loss(self.config, self.model, outputs, batch, sigma)
                 return value, (outputs, metrics)
 

@@ -49,6 +49,7 @@ class Validation(NamedTuple):
     measure: Callable[[Any, Any, jax.Array], dict]  # (params, data, key) -> metrics
     data: Any
     key: jax.Array
+    weights: Callable[[Any], Any]  # state -> params
 
 
 class GroupTrainer:
@@ -133,14 +134,17 @@ class GroupTrainer:
 
     def validate(self) -> list[Row]:
         """Measure every run, on one device."""
-        params = sharding.local(self._states.params, self._mesh)
-        return nonfinite.rows_of(self._measure(params, *self._validation[1:]))
+        held_out = self._validation
+        params = sharding.local(held_out.weights(self._states), self._mesh)
+        return nonfinite.rows_of(self._measure(params, held_out.data, held_out.key))
 
     def measured(self) -> list[str]:
         """Name all metrics, without computing or compiling anything."""
         states, found = self._program.shapes(self._data)
         if self._validation is not None:
-            found |= jax.eval_shape(self._measure, states.params, *self._validation[1:])
+            held_out = self._validation
+            params = held_out.weights(states)
+            found |= jax.eval_shape(self._measure, params, held_out.data, held_out.key)
         return sorted(found.keys() - {program.FINITE})
 
     def log(self, rows: Sequence[Row]) -> None:

@@ -72,15 +72,16 @@ class PretrainRun:
         return resume.restore(fresh, self.checkpoints, self.config.use_older, check, step)
 
     def make_agent(self, state: pretrain.TrainState) -> pretrained.Pretrained:
-        """Bundle the present parameters with what acting needs."""
+        """Bundle the present parameters, those that act, with what acting needs."""
         return pretrained.Pretrained(
             model=self._network,
-            params=state.params,
+            params=pretrain.acting(state),
             stats=self._data.stats,
             info=self._data.info,
             returns=self._data.returns,
             history=self.config.eval.history,
             step=int(state.step),
+            weights="" if state.average is None else "average",
         )
 
     def begin_log(self, step: int) -> None:
@@ -102,6 +103,8 @@ class PretrainRun:
             return
         agent, score = self.make_agent(state), score_of(row or {}, self.config)
         saved = {"params": state.params, "stats": self._data.stats}
+        if state.average is not None:
+            saved["average"] = state.average
         self.checkpoints.save(agent.step, saved, state, pretrained.describe(agent), score)
 
     @contextlib.contextmanager

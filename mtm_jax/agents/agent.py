@@ -89,17 +89,19 @@ class Agent(pretrained.Pretrained):
         return self.to_environment(actions[: len(states) - 1])
 
 
-def load(run: str | pathlib.Path, step: int | None = None) -> Agent:
+def load(run: str | pathlib.Path, step: int | None = None, weights: str = "auto") -> Agent:
     """Load the last checkpoint of a pretraining run.
 
     Args:
         run: the run folder.
         step: another checkpoint than the last.
+        weights: "latest", the parameters after the last step; "average", their running average;
+            "auto", the average where one was trained.
 
     Raises:
-        UserError: there is no such run or checkpoint, or it is damaged.
+        UserError: there is no such run or checkpoint, it is damaged, or it has no average.
     """
-    return of(pretrained.load(run, step))
+    return of(pretrained.load(run, step, weights))
 
 
 def of(found: pretrained.Pretrained) -> Agent:

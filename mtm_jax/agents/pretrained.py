@@ -22,6 +22,8 @@ from mtm_jax.models.trajectory_model import Model, make_model
 from mtm_jax.training import iql
 from mtm_jax.types import DataInfo
 
+WEIGHTS = ("auto", "latest", "average")  # of a checkpoint; see `load`
+
 
 @dataclasses.dataclass(frozen=True)
 class ReturnSummary:
@@ -43,6 +45,7 @@ class Pretrained:
         step: optimiser steps of the checkpoint.
         critic: of the same run, if one was trained; `require_critic` insists on it.
         run: the folder that all of this was loaded from, if it was.
+        weights: "latest" or "average", what `params` are; empty where there is no such choice.
     """
 
     model: Model
@@ -54,6 +57,7 @@ class Pretrained:
     step: int
     critic: iql.Critic | None = None
     run: str = ""
+    weights: str = ""
 
     def require_critic(self) -> iql.Critic:
         """Return the critic.
@@ -115,17 +119,21 @@ def check_fraction(target_fraction: float) -> None:
         )
 
 
-def load(run: str | pathlib.Path, step: int | None = None) -> Pretrained:
+def load(run: str | pathlib.Path, step: int | None = None, weights: str = "auto") -> Pretrained:
     """Load the last checkpoint of a pretraining run.
 
     Args:
         run: the run folder.
         step: another checkpoint than the last.
+        weights: "latest", the parameters after the last step; "average", their running average;
+            "auto", the average where one was trained.
 
     Raises:
-        UserError: there is no such run or checkpoint, or it is damaged.
+        UserError: there is no such run or checkpoint, it is damaged, or it has no average.
     """
     run = pathlib.Path(run)
+    if weights not in WEIGHTS:
+        raise UserError(f"weights are {weights!r}; choose {', '.join(WEIGHTS)}")
     if not (run / "checkpoints").is_dir():
         raise UserError(f"no run in {run}: it has no folder 'checkpoints'; give a run folder")
     checkpoints = checkpoint.Checkpoints(run, read_only=True)
@@ -143,12 +151,13 @@ def load(run: str | pathlib.Path, step: int | None = None) -> Pretrained:
 
     offer = "step={step} loads it, experiments.pretrain continues from it with --config.use_older"
     step, meta, saved = checkpoints.newest(read, offer=offer) if step is None else read(step)
+    params, taken = _choose_weights(run, saved, weights)
     stats = {m: tokens.Stats(**s) for m, s in saved["stats"].items()}
     critic = critic_files.load(run)
     critic_files.check(run, critic, stats["states"])
     return Pretrained(
         model=make_model(model_files.config_from_dict(meta["model_config"])),
-        params=jax.tree.map(jnp.asarray, saved["params"]),
+        params=jax.tree.map(jnp.asarray, params),
         stats=stats,
         info=info_from_json(meta["info"]),
         returns=ReturnSummary(**meta["returns"]),
@@ -156,7 +165,20 @@ def load(run: str | pathlib.Path, step: int | None = None) -> Pretrained:
         step=step,
         critic=critic,
         run=str(run),
+        weights=taken,
     )
+
+
+def _choose_weights(run: pathlib.Path, saved: Mapping[str, Any], weights: str) -> tuple[dict, str]:
+    """Choose parameters of a checkpoint, as `load` was told, and say which these are."""
+    if weights == "average" and "average" not in saved:
+        raise UserError(
+            f"run {run} was trained without an average of its parameters; choose "
+            "weights='latest', or train another run with --config.optim.average=0.999"
+        )
+    if "average" not in saved:
+        return saved["params"], ""
+    return (saved["params"], "latest") if weights == "latest" else (saved["average"], "average")
 
 
 def describe(agent: Pretrained) -> dict[str, Any]:

@@ -36,6 +36,13 @@ class Batch(flax.struct.PyTreeNode):
     counted: Visible  # modality -> [B, T], True where the loss counts: a real step of that modality
     counts: Counts  # of the whole batch, so that the losses of all parts sum to its losses
     noise: Array | None = None  # [B, K, T, A], standard normal draws of the entropy estimate
+    state_noise: Array | None = None  # [B, T, S], what the states that the model sees are off by
+
+    def inputs(self) -> Tokens:
+        """Give the tokens that the model sees; values of hidden ones have no influence."""
+        if self.state_noise is None:
+            return self.tokens
+        return {**self.tokens, "states": self.tokens["states"] + self.state_noise}
 
     def hidden(self, modality: str) -> Array:
         """True where a counted token is hidden, [B, T]."""
@@ -82,7 +89,10 @@ def _where_counted(counted: Array, encoded: Array) -> Array:
 
 
 def add_noise(key: Array, config: PretrainConfig, model: Model, batch: Batch) -> Batch:
-    """Draw the noise of the entropy estimate, if the actions have a TanhNormal head."""
+    """Draw the noise on the states, and that of the entropy estimate of a TanhNormal head."""
+    if config.state_noise:
+        draws = jax.random.normal(jax.random.fold_in(key, 1), batch.tokens["states"].shape)
+        batch = batch.replace(state_noise=config.state_noise * draws)
     for spec in model.config.modalities:
         if spec.head == "tanh_normal":
             shape = config.loss.entropy_samples, *batch.tokens[spec.name].shape
@@ -109,7 +119,7 @@ def loss_and_grads(
 
     def of_part(part: Batch, key: Array) -> tuple[Metrics, dict]:
         def of_params(params: dict, packed: packing.Packed | None) -> tuple[Array, Metrics]:
-            outputs = model.apply(params, part.tokens, part.visible, key, packed)
+            outputs = model.apply(params, part.inputs(), part.visible, key, packed)
             return loss(config, model, outputs, part, sigma)
 
         def compute(packed: packing.Packed | None) -> tuple[Metrics, dict]:

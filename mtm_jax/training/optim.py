@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
 
@@ -17,6 +18,8 @@ def make_schedule(
 ) -> optax.Schedule:
     """Linear warm-up from zero to the learning rate, then a cosine to zero at `total_steps`.
 
+    Under schedule "constant" the learning rate stays after the warm-up.
+
     Args:
         config: settings.
         learning_rate: where it is not `config`'s, and may be traced; optax's own schedule of this
@@ -25,8 +28,11 @@ def make_schedule(
     learning_rate = config.learning_rate if learning_rate is None else learning_rate
     decay_steps = max(config.total_steps, config.warmup_steps + 1) - config.warmup_steps
     warmup = optax.linear_schedule(0.0, learning_rate, config.warmup_steps)
-    cosine = optax.cosine_decay_schedule(learning_rate, decay_steps)
-    return optax.join_schedules([warmup, cosine], [config.warmup_steps])
+    if config.schedule == "constant":
+        later = optax.constant_schedule(learning_rate)
+    else:
+        later = optax.cosine_decay_schedule(learning_rate, decay_steps)
+    return optax.join_schedules([warmup, later], [config.warmup_steps])
 
 
 def decay_mask(params: dict) -> dict:
@@ -55,6 +61,23 @@ def make_optimizer(
     if config.clip_norm > 0:
         return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
     return adamw
+
+
+def update_average(config: OptimConfig, average: dict, params: dict, step: Array) -> dict:
+    """Move the running average of the parameters towards them.
+
+    Its decay rate rises from 2 / 11 to that of `config` as (1 + step) / (10 + step), so that the
+    initial parameters are soon forgotten.
+
+    Args:
+        config: settings.
+        average: before the step.
+        params: after it.
+        step: steps done, that one included, [].
+    """
+    # One less the decay, in which float32 has more digits.
+    moved = jnp.maximum(1.0 - config.average, 9.0 / (10.0 + step))
+    return optax.incremental_update(params, average, moved)
 
 
 def descend(

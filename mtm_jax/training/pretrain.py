@@ -1,7 +1,8 @@
 """Masked pretraining: MTM (squared errors) and M3PC (action likelihood with bounded entropy).
 
 One step: draw windows -> encode them under random masks -> loss and gradients -> AdamW step on the
-parameters -> Adam step on the multiplier sigma, which bounds the entropy of a TanhNormal head.
+parameters, and their running average if one is wanted -> Adam step on the multiplier sigma, which
+bounds the entropy of a TanhNormal head.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class TrainState(flax.struct.PyTreeNode):
     """Everything that a restart needs."""
 
     params: dict
+    average: dict | None  # running average of `params`, under `OptimConfig.average`
     opt_state: optax.OptState
     log_sigma: Array  # log of the entropy multiplier, []
     sigma_opt_state: optax.OptState
@@ -57,6 +59,7 @@ def init(config: PretrainConfig, model: Model, key: Array) -> TrainState:
     log_sigma = jnp.log(jnp.asarray(config.loss.initial_sigma))
     return TrainState(
         params=params,
+        average=params if config.optim.average else None,
         opt_state=optim.make_optimizer(config.optim).init(params),
         log_sigma=log_sigma,
         sigma_opt_state=optax.adam(config.loss.sigma_learning_rate).init(log_sigma),
@@ -76,6 +79,7 @@ def step(
 ) -> tuple[TrainState, Metrics]:
     """Take one step; `learning_rate` and `entropy_target` stand for those of `config`."""
     window_key, mask_key, dropout_key, noise_key = step_keys(state)
+    dropout_key, noise_key = (drawing_key(config, key) for key in (dropout_key, noise_key))
     windows = dataset.sample_windows(window_key, data, config.batch_size, model.config.window)
     batch = objective.make_batch(mask_key, config, model, stats, sharding.divide(windows))
     batch = objective.add_noise(noise_key, config, model, batch)
@@ -89,11 +93,19 @@ def step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     state = state.replace(params=params, opt_state=opt_state, step=state.step + 1)
+    if config.optim.average:
+        average = optim.update_average(config.optim, state.average, params, state.step)
+        state = state.replace(average=average)
     if "train/entropy" in metrics and config.loss.entropy_constraint:
         any_hidden = batch.counts.hidden["actions"] > 0
         state = dual_step(config, state, metrics["train/entropy"], entropy_target, any_hidden)
         metrics["train/sigma"] = jnp.exp(state.log_sigma)
     return state, metrics
+
+
+def acting(state: TrainState) -> dict:
+    """Give the parameters that act: their average where one is trained."""
+    return state.params if state.average is None else state.average
 
 
 def entropy_multiplier(config: PretrainConfig, state: TrainState) -> Array:
@@ -120,3 +132,15 @@ def dual_step(
 def step_keys(state: TrainState) -> Array:
     """Derive the keys of the next step: of windows, masks, dropout and noise, [4]."""
     return jax.random.split(jax.random.fold_in(state.key, state.step), 4)
+
+
+def drawing_key(config: PretrainConfig, key: Array) -> Array:
+    """Turn a key of the step into one of the generator that draws dropout and noise.
+
+    XLA's own generator ("rbg") costs a fraction of threefry, and its numbers depend on the kind of
+    device. Under `vmap` it draws for all members from the key of the first: a run of a group has
+    other draws than it would have alone, and its draws depend on which runs are beside it.
+    """
+    if config.prng == "threefry":
+        return key
+    return jax.random.wrap_key_data(jax.random.bits(key, (4,), jnp.uint32), impl="rbg")

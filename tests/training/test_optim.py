@@ -56,6 +56,13 @@ def test_default_schedule_peaks_at_forty_thousand_steps_and_ends_at_a_hundred_mo
     np.testing.assert_allclose(values, [0.0, 5e-5, 1e-4, 5e-5, 0.0], rtol=1e-4, atol=1e-10)
 
 
+def test_a_constant_schedule_stays_where_its_warm_up_ends():
+    config = OptimConfig(2.0, warmup_steps=40, total_steps=140, schedule="constant")
+    steps = jnp.array([0, 10, 40, 90, 140])
+    found = jax.vmap(optim.make_schedule(config))(steps)
+    np.testing.assert_allclose(found, [0.0, 0.5, 2.0, 2.0, 2.0], rtol=1e-6)
+
+
 def test_schedule_without_warm_up_starts_at_its_peak():
     schedule = optim.make_schedule(OptimConfig(3e-4, warmup_steps=0, total_steps=10))
     np.testing.assert_allclose(schedule(0), 3e-4, rtol=1e-6)
