@@ -34,7 +34,7 @@ STEPS = {"medium": 1_000_000, "medium-replay": 400_000, "expert": 1_000_000, "ex
 STEPS["medium-expert"] = STEPS["medium"] + STEPS["expert"]
 _SIMULATORS = {"walker": ("dm_control",)}  # suite -> what simulates it besides MuJoCo
 _SHARD_STEPS = 25_000
-_VERSION = 2  # of the recipe; data of another version are collected again
+_VERSION = 3  # of the recipe; data of another version are collected again
 
 
 def load(

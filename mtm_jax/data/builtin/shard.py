@@ -18,7 +18,7 @@ import numpy as np
 from mtm_jax.envs import make
 
 if TYPE_CHECKING:  # it starts the simulator, which listing data sets does without
-    from mtm_jax.data.builtin import simulations
+    from mtm_jax.envs import simulations
 
 SLOTS = 32  # environments that share one forward pass
 _REPORT_EVERY = 50  # rounds of all slots
@@ -159,7 +159,7 @@ def sample(
 
 def _environments(env_id: str, rng: np.random.Generator, pool: Pool) -> simulations.Simulations:
     """Take bare environments (wrappers cost time) from the pool; they draw resets from `rng`."""
-    from mtm_jax.data.builtin import simulations
+    from mtm_jax.envs import simulations
 
     if env_id not in pool:
         pool[env_id] = simulations.simulate([make.make(env_id).unwrapped for _ in range(SLOTS)])

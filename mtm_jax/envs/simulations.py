@@ -1,4 +1,4 @@
-"""Environments that are stepped together, without jax: the inner loop of all collecting."""
+"""Bare environments that are stepped together, without jax: the inner loop of collecting and evaluating."""
 
 from __future__ import annotations
 
@@ -30,8 +30,12 @@ class Simulations(Protocol):
 
 def simulate(envs: list[gymnasium.Env]) -> Simulations:
     """Choose the fastest way to step environments of one kind."""
-    together = all(type(env) in _LOCOMOTION for env in envs)
-    return Locomotion(envs) if together else OneByOne(envs)
+    return Locomotion(envs) if are_locomotion(envs) else OneByOne(envs)
+
+
+def are_locomotion(envs: list[gymnasium.Env]) -> bool:
+    """Whether bare environments are all of the kind that `Locomotion` steps."""
+    return all(type(env) in _LOCOMOTION for env in envs)
 
 
 class OneByOne:

@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from mtm_jax.data.builtin import simulations
+from mtm_jax.envs import simulations
 
 IDS = ("Hopper-v5", "Walker2d-v5", "HalfCheetah-v5")
 
