@@ -1,4 +1,4 @@
-"""Bare environments that are stepped together, without jax: the inner loop of collecting and evaluating."""
+"""Bare environments stepped together, without jax: the inner loop of collecting and evaluating."""
 
 from __future__ import annotations
 
