@@ -9,6 +9,14 @@ from mtm_jax.errors import UserError
 
 LOCOMOTION = ("hopper", "walker2d", "halfcheetah")  # environments of the papers' first tables
 
+# How bc and rcbc act by their prompts.
+PROMPT = {
+    "guidance": 1.0,  # rcbc: 0 acts like bc, 1 as predicted, more goes on in the same direction
+    "action": "mode",  # of the predicted distribution: mode, mean or sample
+    "temperature": 1.0,  # factor of the standard deviation of a sample
+    "returns_shown": "window",  # rcbc: show the target in all of the window, or at the present step
+    "compute_dtype": "",  # precision of matmuls: float32 or bfloat16; empty: as trained
+}
 # How M3PC plans (table 4, where xi multiplies raw utilities).
 PLAN = {
     "candidates": 625,  # action sequences to choose among (N)

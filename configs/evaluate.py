@@ -8,6 +8,8 @@ Ten episodes of hopper take 5 to 20 s for each method on one CPU core
 
 from ml_collections import config_dict
 
+from configs import common
+
 
 def get_config():
     config = config_dict.ConfigDict()
@@ -20,4 +22,5 @@ def get_config():
     config.eval.episodes = 20  # episodes of each method
     config.eval.seed = 1_000  # environments are reset with this seed, seed + 1, ...
     config.eval.target_fraction = 1.0  # return to aim for: 0 is the data's mean, 1 its best
+    config.prompt = config_dict.ConfigDict(common.PROMPT)
     return config

@@ -23,6 +23,7 @@ def get_config(name=""):
     # Planning and evaluation
     common.add_planning(config)
     config.eval.methods = ("bc", "rcbc", "m3pc_m", "m3pc_q")  # methods to evaluate
+    config.prompt = config_dict.ConfigDict(common.PROMPT)
 
     # Figure and video
     config.imagined_steps = 200  # steps of the episode in the figure and the video; 0: draw neither

@@ -1,6 +1,7 @@
 """Evaluate a pretrained run as a policy, by behaviour cloning and conditioned on returns.
 
     python -m experiments.evaluate --config.run=runs/pretrain/hopper-medium-m3pc-small-seed0
+    python -m experiments.evaluate --config.run=RUN --config.prompt.guidance=2.0
 
 Adds one row per method to the run's results.jsonl, and draws figures/scores.png.
 """
@@ -11,7 +12,7 @@ import pathlib
 
 from ml_collections import config_dict
 
-from experiments.runtime import cli, evaluation
+from experiments.runtime import cli, evaluation, plans
 from mtm_jax.agents import pretrained
 from mtm_jax.errors import UserError
 
@@ -21,9 +22,10 @@ def main(config: config_dict.ConfigDict) -> None:
     if not config.run:
         raise UserError("no run was named; give --config.run=FOLDER")
     evaluation.check(config.eval)
+    plans.prompt_of_method("rcbc", config.prompt)
     folder = pathlib.Path(config.run)
-    agent = pretrained.load(folder, weights=config.weights)
-    evaluation.evaluate_runs([folder], [agent], config.eval, "evaluate")
+    agents = [pretrained.load(folder, weights=config.weights)]
+    evaluation.evaluate_runs([folder], agents, config.eval, "evaluate", prompt=config.prompt)
 
 
 if __name__ == "__main__":

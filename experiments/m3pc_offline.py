@@ -34,11 +34,18 @@ def main(config: config_dict.ConfigDict) -> None:
     evaluation.check_simulator(agent, folder)
     world = pretrained.load(config.world) if config.world else None
     chosen = {method: plans.of_method(method, config) for method in config.eval.methods}
-    actors = {m: plans.actor(agent, m, plan, config.eval, world) for m, plan in chosen.items()}
+    prompts = {m: plans.prompt_of_method(m, config.prompt) for m in config.eval.methods}
+    actors = {
+        m: plans.actor(agent, m, plan, config.eval, world, prompts[m]) for m, plan in chosen.items()
+    }
     rows = []
     for method, actor in actors.items():
         started, plan = time.monotonic(), chosen[method]
-        further = plans.describe(plan, config.world, agent) if plan else {}
+        further = (
+            plans.describe(plan, config.world, agent)
+            if plan
+            else plans.describe_prompt(prompts[method])
+        )
         rows.append(
             evaluation.evaluate_actor(
                 agent, method, actor, config.eval, "m3pc_offline", run, further
@@ -84,8 +91,9 @@ def check(config: config_dict.ConfigDict) -> None:
     evaluation.check_numbers(config.eval)
     if config.imagined_steps < 0:
         raise UserError(f"imagined_steps is {config.imagined_steps}; give a number from 0 on")
-    for method in planner.GUIDANCE:
+    for method in acting.METHODS:
         plans.of_method(method, config)
+        plans.prompt_of_method(method, config.prompt)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ them instead, a line per value with the paired difference from the default.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -22,8 +23,10 @@ import rich.table
 from ml_collections import config_dict
 
 from experiments.runtime import cli, report_studies, runs
+from mtm_jax.config import DEFAULT_PROMPT
 from mtm_jax.errors import UserError
 from mtm_jax.io import records
+from mtm_jax.planning import roles
 from mtm_jax.plots import scores, statistics
 
 _SCORES = "normalized_scores"
@@ -31,7 +34,7 @@ _FIELDS = {"dataset": str, "method": str, "seed": int, "step": int, _SCORES: lis
 _FIELDS |= {"settings": dict}
 # Settings in which rows of a mean must agree; they may differ in the episodes and their seed.
 _KIND = ("source", "preset", "variant", "masks", "entropy", "history")
-_KIND += ("target_fraction", "plan", "world")
+_KIND += ("target_fraction", "prompt", "plan", "world")
 
 
 def main(config: config_dict.ConfigDict) -> None:
@@ -120,6 +123,8 @@ def _kind(row: dict) -> dict:
     """Collect the settings that rows of a mean must share."""
     kind = {key: row["settings"].get(key) for key in _KIND}
     kind["entropy"] = kind["entropy"] or "joint"  # earlier rows do not hold it
+    if row["method"] in roles.POLICIES:
+        kind["prompt"] = kind["prompt"] or dataclasses.asdict(DEFAULT_PROMPT)
     if row.get("target_return") is None:  # behaviour cloning has no target
         del kind["target_fraction"]
     return kind

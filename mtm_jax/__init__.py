@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         OptimConfig,
         PlanConfig,
         PretrainConfig,
+        PromptConfig,
     )
     from mtm_jax.data.own import from_arrays as trajectories_from_arrays
     from mtm_jax.data.selection import keep_modality
@@ -51,6 +52,7 @@ _HOME = {
     "OptimConfig": "config",
     "PlanConfig": "config",
     "PretrainConfig": "config",
+    "PromptConfig": "config",
     "load_data": "data.sources:load",
     "load_model": "agents.model_files",
     "Dataset": "training.dataset",
@@ -83,6 +85,7 @@ __all__ = [
     "PlanConfig",
     "Policy",
     "PretrainConfig",
+    "PromptConfig",
     "Trajectories",
     "UserError",
     "from_torch_state_dict",

@@ -15,6 +15,14 @@ def _require(ok: bool, message: str) -> None:
         raise UserError(message)
 
 
+# Precisions to act in; the empty one is that of the training.
+PRECISIONS = ("", "float32", "bfloat16")
+
+
+def _either(choices: tuple[str, ...]) -> str:
+    return " or ".join(repr(choice) for choice in choices)
+
+
 def _check_network(hidden: tuple[int, ...], learning_rate: float) -> None:
     _require(
         len(hidden) > 0 and all(isinstance(n, int) and n >= 1 for n in hidden),
@@ -302,6 +310,37 @@ class CriticConfig:
             f"policy_temperature is {beta}; it must be finite and not negative",
         )
 
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig:
+    """Acting by a prompt: behaviour cloning, conditioned on a return or not (MTM section 3.3)."""
+
+    # w of the guidance between the prompts (CFGRL, arXiv 2505.23458): actions are distributed
+    # around bc + w (rcbc - bc), before the tanh. 1 is rcbc, and needs no second pass.
+    guidance: float = 1.0
+    action: Literal["mode", "mean", "sample"] = "mode"  # of the predicted distribution
+    temperature: float = 1.0  # multiplies the standard deviation when actions are drawn
+    # Slots at which rcbc sees the target return: all of the window, or the present one alone.
+    returns_shown: Literal["window", "present"] = "window"
+    compute_dtype: Literal["", "float32", "bfloat16"] = ""  # precision of matmuls; "": as trained
+
+    def __post_init__(self):
+        w, temperature = self.guidance, self.temperature
+        _require(math.isfinite(w), f"prompt guidance is {w}; it must be finite")
+        _require(
+            0 < temperature < math.inf,
+            f"prompt temperature is {temperature}; it must be positive and finite",
+        )
+        for name, choices in (
+            ("action", ("mode", "mean", "sample")),
+            ("returns_shown", ("window", "present")),
+            ("compute_dtype", PRECISIONS),
+        ):
+            value = getattr(self, name)
+            _require(value in choices, f"prompt {name} is {value!r}; choose {_either(choices)}")
+
+
+DEFAULT_PROMPT = PromptConfig()
 
 # Defaults of plans that depend on their guidance. Predicted returns distinguish candidates less
 # well than a critic does, so plans guided by them stay closer to the policy.

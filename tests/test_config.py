@@ -37,6 +37,10 @@ NAN, INF = float("nan"), float("inf")
         *((config.LossConfig(), "sigma_learning_rate", value) for value in (0.0, -1.0, NAN, INF)),
         (config.LossConfig(), "entropy_samples", 0),
         (config.LossConfig(), "entropy_reduction", "mean"),
+        *((config.PromptConfig(), "guidance", value) for value in (NAN, INF)),
+        *((config.PromptConfig(), "temperature", value) for value in (0.0, -1.0, INF)),
+        *((config.PromptConfig(), key, "foo") for key in ("action", "returns_shown")),
+        (config.PromptConfig(), "compute_dtype", "float16"),
     ],
 )
 def test_a_senseless_value_is_refused(settings, key, value):

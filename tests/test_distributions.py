@@ -30,6 +30,12 @@ def test_density_integrates_to_the_normal_probability_of_each_interval(loc, log_
         np.testing.assert_allclose(found, probability, atol=1e-4)
 
 
+@pytest.mark.parametrize(("loc", "log_std"), [*CASES, (1.0, 2.0), (-4.0, 2.0), (3.0, -5.0)])
+def test_the_mean_is_the_expectation_of_the_action(loc, log_std):
+    expected = stats.norm.expect(np.tanh, loc=loc, scale=np.exp(log_std))
+    np.testing.assert_allclose(distributions.mean(make(loc, log_std)), [expected], atol=3e-5)
+
+
 @pytest.mark.parametrize(("loc", "log_std"), CASES[:3])
 def test_density_integrates_to_one(loc, log_std):
     pre_tanh = np.linspace(-6.0, 6.0, 20_001)

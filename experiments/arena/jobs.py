@@ -85,14 +85,15 @@ def evaluate(entry: entries.Acting, folders: Sequence[pathlib.Path], recipe: str
     evaluation.check_simulator(agents[0], folders[0])
     settings = entry.config.eval
     plan = plans.of_method(entry.method, entry.config)
-    actors = [plans.actor(agent, entry.method, plan, settings) for agent in agents]
+    prompt = plans.prompt_of_method(entry.method, entry.config.prompt)
+    actors = [plans.actor(a, entry.method, plan, settings, prompt=prompt) for a in agents]
     group = acting.Group(tuple(actors))
     episodes = evaluation.play(agents[0].info, entry.name, group, settings, len(agents))
     seconds = time.monotonic() - started
     parts = zip(folders, agents, rollout.split(episodes, len(agents)), strict=True)
     for folder, agent, part in parts:
         further = {"recipe": recipe, "acting": entry.name}
-        further |= plans.describe(plan, "", agent) if plan else {}
+        further |= plans.describe(plan, "", agent) if plan else plans.describe_prompt(prompt)
         run = runs.read_pretraining(folder)
         row = evaluation.make_row(agent, entry.method, part, settings, "arena", run, further)
         row["metrics"]["seconds"] = seconds / len(agents)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import config_dict
 
-from experiments.runtime import cli, runs
+from experiments.runtime import cli, plans, runs
 from mtm_jax.agents import acting, pretrained
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import registry, rollout
@@ -54,6 +54,7 @@ def evaluate_runs(
     settings: config_dict.ConfigDict,
     experiment: str,
     measured: Mapping[str, float] | None = None,
+    prompt: Mapping[str, Any] | None = None,
 ) -> list[dict]:
     """Evaluate every method, append the rows, print the table and draw the figures.
 
@@ -66,9 +67,10 @@ def evaluate_runs(
         settings: methods, episodes, seed and target_fraction.
         experiment: the program that asks.
         measured: what else goes into the metrics of each row.
+        prompt: fields of a `PromptConfig`, how the models act.
 
     Raises:
-        UserError: the environment of the data has no simulator.
+        UserError: the environment of the data has no simulator, or a model cannot act so.
     """
     first = agents[0]
     check_simulator(first, folders[0])
@@ -78,12 +80,14 @@ def evaluate_runs(
         cli.say(f"{first.info.name} has no rewards, so rcbc has no return to ask for: left out")
     rows = []
     for method in methods:
-        fraction = settings.target_fraction
-        actor = acting.make_group(agents, method, target_fraction=fraction)
+        how = plans.prompt_of_method(method, prompt or {})
+        target = {"target_fraction": settings.target_fraction, "seed": settings.seed}
+        actor = acting.make_group(agents, method, prompt=how, **target)
+        further = plans.describe_prompt(how)
         episodes = play(first.info, method, actor, settings, len(agents))
         parts = zip(folders, agents, configs, rollout.split(episodes, len(agents)), strict=True)
         for folder, agent, config, part in parts:
-            rows.append(make_row(agent, method, part, settings, experiment, config))
+            rows.append(make_row(agent, method, part, settings, experiment, config, further))
             rows[-1]["metrics"] |= measured or {}
             results.write_result(folder, rows[-1])
     say_rows(rows)
@@ -193,7 +197,6 @@ def make_row(
             "history": agent.history,
             "eval_seed": settings.seed,
             "target_fraction": settings.target_fraction,
-            "action": "mode",
             **({"weights": agent.weights} if agent.weights else {}),
             **(further or {}),
         },

@@ -11,7 +11,7 @@ import numpy as np
 from mtm_jax.agents import planner, pretrained, prompted
 from mtm_jax.agents.actor import Actor, Memory
 from mtm_jax.agents.pretrained import Pretrained
-from mtm_jax.config import PlanConfig
+from mtm_jax.config import PlanConfig, PromptConfig
 from mtm_jax.errors import UserError
 
 # Method -> what makes its actor. A new method is one function and one row.
@@ -28,6 +28,7 @@ def make_actor(
     method: str = "rcbc",
     *,
     plan: PlanConfig | None = None,
+    prompt: PromptConfig | None = None,
     target_fraction: float = 1.0,
     seed: int = 0,
     explore: bool = False,
@@ -40,10 +41,11 @@ def make_actor(
         method: "bc" or "rcbc" (behaviour cloning, "rcbc" conditioned on a return), or "m3pc_m" or
             "m3pc_q" (planning, guided by predicted returns or by a critic).
         plan: how to plan, for methods that do; by default `planner.plan_config(method)`.
+        prompt: how to act by a prompt, for "bc" and "rcbc"; by default `PromptConfig()`.
         target_fraction: return to ask for; see `Pretrained.target_return`.
-        seed: of all draws: the candidates of plans, and the actions under `explore`.
-        explore: draw actions; otherwise they are the mode of the predicted distribution, or the
-            expectation over the candidates of a plan.
+        seed: of all draws: the candidates of plans, and actions that are drawn.
+        explore: draw actions; otherwise they are what `prompt` says, the mode of the predicted
+            distribution by default, or the expectation over the candidates of a plan.
         world: another model that predicts what the candidates of plans lead to; by default the
             agent's own.
 
@@ -55,12 +57,16 @@ def make_actor(
         raise UserError(f"{method!r} is not a method of acting; choose one of {', '.join(METHODS)}")
     if plan is not None and not isinstance(plan, PlanConfig):
         raise UserError(f"the plan is a {type(plan).__name__}; give a mtm_jax.PlanConfig(...)")
+    if prompt is not None and not isinstance(prompt, PromptConfig):
+        kind = type(prompt).__name__
+        raise UserError(f"the prompt is a {kind}; give a mtm_jax.PromptConfig(...)")
     if not isinstance(seed, Integral) or isinstance(seed, bool):
         raise UserError(f"the seed is {seed!r}; give a whole number")
     pretrained.check_fraction(target_fraction)
     return METHODS[method](
         *(agent, method),
         plan=plan,
+        prompt=prompt,
         target_fraction=target_fraction,
         seed=int(seed),
         explore=explore,
@@ -97,13 +103,18 @@ class Group:
 
 
 def make_group(
-    agents: Sequence[Pretrained], method: str = "rcbc", *, target_fraction: float = 1.0
+    agents: Sequence[Pretrained],
+    method: str = "rcbc",
+    *,
+    prompt: PromptConfig | None = None,
+    target_fraction: float = 1.0,
+    seed: int = 0,
 ) -> Group:
     """Let several models act side by side.
 
     Args:
         agents: models that were trained on one data set.
-        method, target_fraction: see `make_actor`.
+        method, prompt, target_fraction, seed: see `make_actor`.
 
     Raises:
         UserError: the models are of different data, or one cannot act by this method.
@@ -114,4 +125,5 @@ def make_group(
                 "models that act side by side must be of one data set, and these are of "
                 f"{agents[0].info} and of {other.info}"
             )
-    return Group(tuple(make_actor(a, method, target_fraction=target_fraction) for a in agents))
+    settings = {"prompt": prompt, "target_fraction": target_fraction, "seed": seed}
+    return Group(tuple(make_actor(agent, method, **settings) for agent in agents))

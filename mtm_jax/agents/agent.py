@@ -18,7 +18,7 @@ import numpy as np
 
 from mtm_jax.agents import inputs, pretrained
 from mtm_jax.agents import policy as policy_lib
-from mtm_jax.config import PlanConfig
+from mtm_jax.config import PlanConfig, PromptConfig
 from mtm_jax.errors import UserError
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles
@@ -38,9 +38,10 @@ class Agent(pretrained.Pretrained):
         target_fraction: float = 1.0,
         seed: int | None = None,
         plan: PlanConfig | None = None,
+        prompt: PromptConfig | None = None,
     ) -> policy_lib.Policy:
         """Make a policy for one environment; see `Policy`."""
-        return policy_lib.Policy(self, method, target_fraction, seed, plan)
+        return policy_lib.Policy(self, method, target_fraction, seed, plan, prompt)
 
     def imagine(self, obs: np.ndarray, actions: np.ndarray) -> roles.Imagined:
         """Roll actions out inside the model from one observation.

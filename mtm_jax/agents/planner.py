@@ -13,7 +13,7 @@ from jax import Array
 
 from mtm_jax.agents.actor import Actor, Memory
 from mtm_jax.agents.pretrained import Pretrained
-from mtm_jax.config import PlanConfig
+from mtm_jax.config import PlanConfig, PromptConfig
 from mtm_jax.errors import UserError
 from mtm_jax.models.trajectory_model import Model
 from mtm_jax.planning import compiled, forward
@@ -28,6 +28,7 @@ def by_planning(
     method: str,
     *,
     plan: PlanConfig | None = None,
+    prompt: PromptConfig | None = None,
     target_fraction: float = 1.0,
     seed: int = 0,
     explore: bool = False,
@@ -39,12 +40,15 @@ def by_planning(
         agent: the pretrained model, with its critic under "m3pc_q".
         method: "m3pc_m" or "m3pc_q".
         plan: how to plan; the actor keeps its history, which may differ from the agent's.
+        prompt: None; options of acting by a prompt are refused.
         target_fraction, seed, explore, world: see `acting.make_actor`.
 
     Raises:
         UserError: the plan has another guidance, the model cannot carry it out, or the world
             model is of another task.
     """
+    if prompt is not None:
+        raise UserError(f"{method} plans, and options of acting by a prompt were given; use rcbc")
     plan = plan_config(method) if plan is None else plan
     check_guidance(method, plan)
     critic = agent.require_critic() if plan.guidance == "critic" else None

@@ -7,7 +7,7 @@ import numpy as np
 from mtm_jax.agents import acting, inputs
 from mtm_jax.agents.actor import Memory
 from mtm_jax.agents.pretrained import Pretrained
-from mtm_jax.config import PlanConfig
+from mtm_jax.config import PlanConfig, PromptConfig
 from mtm_jax.errors import UserError
 
 
@@ -24,6 +24,7 @@ class Policy:
         target_fraction: float = 1.0,
         seed: int | None = None,
         plan: PlanConfig | None = None,
+        prompt: PromptConfig | None = None,
     ):
         """Prepare to act.
 
@@ -32,8 +33,9 @@ class Policy:
             method: "rcbc" or "bc", or "m3pc_m" or "m3pc_q" to plan with the model.
             target_fraction: return to ask for; see `Pretrained.target_return`.
             seed: draw actions from the predicted distribution, or among the plan's candidates;
-                None takes its mode, or their expectation.
+                None takes what `prompt` says, its mode by default, or their expectation.
             plan: how to plan, with the guidance of the method; by default `planner.plan_config`.
+            prompt: how to act by a prompt, for "rcbc" and "bc"; by default `PromptConfig()`.
 
         Raises:
             UserError: there is no such method, the model cannot act by it, or an argument is of
@@ -42,6 +44,7 @@ class Policy:
         self._actor = acting.make_actor(
             *(agent, method),
             plan=plan,
+            prompt=prompt,
             target_fraction=target_fraction,
             seed=0 if seed is None else seed,
             explore=seed is not None,

@@ -181,6 +181,17 @@ def _choose_weights(run: pathlib.Path, saved: Mapping[str, Any], weights: str) -
     return (saved["params"], "latest") if weights == "latest" else (saved["average"], "average")
 
 
+def with_precision(agent: Pretrained, compute_dtype: str) -> Pretrained:
+    """Compute matmuls in another precision, "float32" or "bfloat16"; "" leaves it as trained.
+
+    Parameters, statistics and what is not a matmul stay float32.
+    """
+    if compute_dtype in ("", agent.model.config.compute_dtype):
+        return agent
+    config = dataclasses.replace(agent.model.config, compute_dtype=compute_dtype)
+    return dataclasses.replace(agent, model=make_model(config))
+
+
 def describe(agent: Pretrained) -> dict[str, Any]:
     """Build the JSON that `load` reads back from a checkpoint."""
     return {

@@ -5,6 +5,7 @@ Functions here are written for one window and vmapped by the caller.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mtm_jax import distributions, masks, tokens
+from mtm_jax.config import DEFAULT_PROMPT, PromptConfig
 from mtm_jax.errors import UserError
 from mtm_jax.models.trajectory_model import Model
 from mtm_jax.planning import context as context_lib
@@ -20,6 +22,7 @@ from mtm_jax.types import Visible
 
 Stats = Mapping[str, tokens.Stats]
 
+# The prompts that policies act by.
 POLICIES = ("bc", "rcbc")
 
 
@@ -62,6 +65,7 @@ def act(
     target: Array,
     prompt: str = "rcbc",
     key: Array | None = None,
+    config: PromptConfig = DEFAULT_PROMPT,
 ) -> Array:
     """Choose an action for the current slot by (return-conditioned) behaviour cloning.
 
@@ -72,22 +76,47 @@ def act(
         context: the window of recent history.
         target: return token to ask for, []; ignored by "bc".
         prompt: "rcbc" (return-conditioned) or "bc".
-        key: draw from the action distribution instead of taking its mode.
+        key: draw from the action distribution instead of what `config.action` says.
+        config: how to act; its precision is the model's affair.
 
     Returns:
         [A] in [-1, 1].
     """
-    values = context_lib.window_values(context, target)
-    outputs = predict(model, params, stats, values, prompt, context.slot)
-    return _action_at(model, stats, outputs, context.slot, key)
-
-
-def _action_at(
-    model: Model, stats: Stats, outputs: dict, slot: Array, key: Array | None = None
-) -> Array:
-    output = outputs["actions"]
+    values, window = context_lib.window_values(context, target), model.config.window
+    visible = masks.prompt(prompt, context.slot, window)
+    if config.returns_shown == "present":
+        visible["returns"] &= jnp.arange(window) == context.slot
+    if config.guidance == 1.0:
+        output = show(model, params, stats, values, visible)["actions"]
+    else:
+        unconditioned = masks.prompt("bc", context.slot, window)
+        both = jax.tree.map(lambda *x: jnp.stack(x), visible, unconditioned)
+        outputs = jax.vmap(lambda v: show(model, params, stats, values, v))(both)
+        output = guide(outputs["actions"], config.guidance)
     if key is not None and isinstance(output, distributions.TanhNormal):
-        return distributions.sample(key, output)[slot]
+        wider = output._replace(log_std=output.log_std + math.log(config.temperature))
+        return distributions.sample(key, wider)[context.slot]
+    if config.action == "mean":
+        return distributions.mean(jax.tree.map(lambda x: x[context.slot], output))
+    return _action_at(model, stats, {"actions": output}, context.slot)
+
+
+def guide(pair: distributions.TanhNormal, w: float) -> distributions.TanhNormal:
+    """Guide between two prompts, before the tanh (CFGRL, arXiv 2505.23458).
+
+    Args:
+        pair: under the prompt "rcbc" and under "bc", [2, ..., A].
+        w: 0 has the location of "bc", 1 that of "rcbc".
+
+    Returns:
+        [..., A], with the standard deviation of "rcbc".
+    """
+    conditioned, plain = pair.loc
+    return distributions.TanhNormal(plain + w * (conditioned - plain), pair.log_std[0])
+
+
+def _action_at(model: Model, stats: Stats, outputs: dict, slot: Array) -> Array:
+    output = outputs["actions"]
     spec = next(m for m in model.config.modalities if m.name == "actions")
     actions = tokens.decode_prediction(spec, stats["actions"], output)
     return jnp.clip(actions[slot], -1.0, 1.0)

@@ -12,7 +12,7 @@ import pytest
 
 from mtm_jax.agents import acting, model_files, pretrained
 from mtm_jax.agents import agent as agent_lib
-from mtm_jax.config import PlanConfig
+from mtm_jax.config import PlanConfig, PromptConfig
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint
 from mtm_jax.planning import context as context_lib
@@ -178,6 +178,45 @@ def test_a_seed_without_a_distribution_is_refused(agent):
     plain.policy()
 
 
+def test_samples_of_a_prompt_are_those_of_exploration(agent):
+    prompt = PromptConfig(action="sample")
+    explored, drawn = (
+        acting.make_actor(agent, seed=3, **how) for how in ({"explore": True}, {"prompt": prompt})
+    )
+    first, second = (play_batch(actor, OBS, REWARDS, steps=3) for actor in (explored, drawn))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_model_acts_in_another_precision_and_is_compiled_for_it_once(agent):
+    plain, half, again = (
+        acting.make_actor(agent, prompt=PromptConfig(compute_dtype=dtype))
+        for dtype in ("float32", "bfloat16", "bfloat16")
+    )
+    assert plain.agent is agent and half.agent.model is again.agent.model
+    first, second = (actor.decide(actor.start(OBS[0])) for actor in (plain, half))
+    assert second.dtype == np.float32 and (first != second).any()
+    np.testing.assert_allclose(first, second, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("method", "head", "prompt", "says"),
+    [
+        ("bc", "tanh_normal", {"guidance": 2.0}, "its prompt has no guidance, and it is 2.0"),
+        ("bc", "tanh_normal", {"returns_shown": "present"}, "no returns_shown"),
+        ("rcbc", "continuous", {"guidance": 2.0}, "nothing to guide before a tanh"),
+        ("rcbc", "continuous", {"action": "mean"}, "it has no mean; use action='mode'"),
+        ("rcbc", "continuous", {"action": "sample"}, "nothing to draw from"),
+        ("m3pc_m", "tanh_normal", {}, "m3pc_m plans, and options of acting by a prompt"),
+    ],
+)
+def test_prompts_that_cannot_be_followed_are_refused(agent, method, head, prompt, says):
+    specs = tuple(dataclasses.replace(m, head=head) for m in agent.model.config.modalities)
+    config = dataclasses.replace(agent.model.config, modalities=specs)
+    model = dataclasses.replace(agent, model=agent.model._replace(config=config))
+    with pytest.raises(UserError, match=says):
+        model.policy(method, prompt=PromptConfig(**prompt))
+
+
 @pytest.mark.parametrize(
     ("obs", "reward", "says"),
     [
@@ -263,6 +302,7 @@ def test_a_reward_before_the_first_action_is_refused(policy):
         ({"method": ["bc"]}, r"\['bc'\] is not a method"),
         ({"seed": 0.5}, "the seed is 0.5; give a whole number"),
         ({"method": "m3pc_m", "plan": {"candidates": 3}}, "the plan is a dict; give a mtm_jax.Pl"),
+        ({"prompt": {"guidance": 2.0}}, "the prompt is a dict; give a mtm_jax.PromptConfig"),
     ],
 )
 def test_settings_of_another_kind_are_refused(agent, settings, says):

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtm_jax import tokens
-from mtm_jax.config import ModelConfig
+from mtm_jax import distributions, masks, tokens
+from mtm_jax.config import ModelConfig, PromptConfig
 from mtm_jax.errors import UserError
 from mtm_jax.models import trajectory_model as model
 from mtm_jax.planning import context, roles
@@ -47,7 +47,7 @@ def real():
 @pytest.fixture(scope="module")
 def act(real):
     network, params = real
-    compiled = jax.jit(functools.partial(roles.act, network), static_argnames="prompt")
+    compiled = jax.jit(functools.partial(roles.act, network), static_argnames=("prompt", "config"))
     return functools.partial(compiled, params, STATS)
 
 
@@ -105,6 +105,70 @@ def test_a_key_draws_from_the_action_distribution(act):
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
     assert (first != draw()).all()
+
+
+def distribution(real, ctx, visible):
+    """The distribution of the present action under a mask, with a target of 0.5."""
+    network, params = real
+    values = context.window_values(ctx, jnp.float32(0.5))
+    output = roles.show(network, params, STATS, values, visible)["actions"]
+    return jax.tree.map(lambda x: x[ctx.slot], output)
+
+
+@pytest.mark.parametrize("w", [0.0, 0.5, 3.0])
+def test_guidance_moves_the_location_from_bc_beyond_rcbc(real, act, w):
+    ctx = some_context(2)
+    bc, rcbc = (distribution(real, ctx, masks.prompt(p, 2, WINDOW)) for p in ("bc", "rcbc"))
+    expected = jnp.tanh(bc.loc + w * (rcbc.loc - bc.loc))
+    found = act(ctx, jnp.float32(0.5), config=PromptConfig(guidance=w))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert (jnp.abs(bc.loc - rcbc.loc) > 1e-3).all()
+
+
+def test_rcbc_is_its_own_guidance_of_one_in_a_single_pass(real):
+    network, params = real
+    applied = []
+
+    def counting(*args):
+        applied.append(None)
+        return network.apply(*args)
+
+    def act(config):
+        model = network._replace(apply=counting)
+        return roles.act(model, params, STATS, some_context(2), 0.5, config=config)
+
+    plain = act(PromptConfig())
+    np.testing.assert_allclose(plain, act(PromptConfig(guidance=1.0 + 1e-7)), atol=1e-5)
+    assert len(applied) == 2  # both prompts of the second are one batch
+
+
+def test_the_mean_action_is_that_of_the_predicted_distribution(real, act):
+    ctx = some_context(2)
+    dist = distribution(real, ctx, masks.prompt("rcbc", 2, WINDOW))
+    found = act(ctx, jnp.float32(0.5), config=PromptConfig(action="mean"))
+    np.testing.assert_allclose(found, distributions.mean(dist), rtol=1e-4, atol=1e-6)
+    assert (found != act(ctx, jnp.float32(0.5))).all()
+
+
+def test_a_temperature_scales_the_distance_from_the_location(act):
+    ctx, key, target = some_context(2), jax.random.key(0), jnp.float32(0.5)
+    location = jnp.arctanh(act(ctx, target))
+
+    def distance(temperature):
+        config = PromptConfig(action="sample", temperature=temperature)
+        return jnp.arctanh(act(ctx, target, key=key, config=config)) - location
+
+    np.testing.assert_allclose(distance(0.5), 0.5 * distance(1.0), rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(distance(1.0), jnp.arctanh(act(ctx, target, key=key)) - location)
+
+
+def test_the_target_may_be_shown_at_the_present_step_alone(real, act):
+    ctx, config = some_context(2), PromptConfig(returns_shown="present")
+    visible = masks.prompt("bc", 2, WINDOW) | {"returns": jnp.arange(WINDOW) == 2}
+    found = act(ctx, jnp.float32(0.5), config=config)
+    expected = jnp.tanh(distribution(real, ctx, visible).loc)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert (found != act(ctx, jnp.float32(0.5))).any()
 
 
 def linear_outputs(inputs, visible):
