@@ -49,13 +49,28 @@ DATA = tuple(f"{e}-{level}" for e in common.LOCOMOTION for level in ("medium", "
 # Recipe -> what it changes in configs/pretrain.py.
 RECIPES = {
     "default": {},
+    "average": {"optim.average": 0.999},
+    "constant": {"optim.average": 0.999, "optim.schedule": "constant"},
+    "longer": {"optim.average": 0.999, "steps": 12_000},
+    "wide": {"optim.average": 0.999, "steps": 12_000, "model.width": 128},
+    "dropout": {"optim.average": 0.999, "model.dropout": 0.1},
+    "noise": {"optim.average": 0.999, "data.state_noise": 0.05},
 }
 
 # Acting -> method, what it changes in configs/m3pc_offline.py, and the acting that it is compared
 # with under the same recipe.
 ACTINGS = {
     "bc": ("bc", {}, ""),
+    "bc_mean": ("bc", {"prompt.action": "mean"}, "bc"),
     "rcbc": ("rcbc", {}, "bc"),
+    "rcbc_latest": ("rcbc", {"weights": "latest"}, "rcbc"),
+    "rcbc_mean": ("rcbc", {"prompt.action": "mean"}, "rcbc"),
+    "rcbc_cool": ("rcbc", {"prompt.action": "sample", "prompt.temperature": 0.5}, "rcbc"),
+    "rcbc_guided_1.5": ("rcbc", {"prompt.guidance": 1.5}, "rcbc"),
+    "rcbc_guided_2": ("rcbc", {"prompt.guidance": 2.0}, "rcbc"),
+    "rcbc_guided_3": ("rcbc", {"prompt.guidance": 3.0}, "rcbc"),
+    "rcbc_present": ("rcbc", {"prompt.returns_shown": "present"}, "rcbc"),
+    "rcbc_half": ("rcbc", {"eval.target_fraction": 0.5}, "rcbc"),
     "m3pc_m": ("m3pc_m", {}, "rcbc"),
     "m3pc_q": ("m3pc_q", {}, "rcbc"),
 }

@@ -81,7 +81,7 @@ def critic_config(config: config_dict.ConfigDict, folder: pathlib.Path) -> confi
 def evaluate(entry: entries.Acting, folders: Sequence[pathlib.Path], recipe: str) -> None:
     """Play the episodes of one way of acting with all seeds side by side, and write the rows."""
     started = time.monotonic()
-    agents = [pretrained.load(folder) for folder in folders]
+    agents = [pretrained.load(folder, weights=entry.config.weights) for folder in folders]
     evaluation.check_simulator(agents[0], folders[0])
     settings = entry.config.eval
     plan = plans.of_method(entry.method, entry.config)

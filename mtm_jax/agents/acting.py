@@ -87,7 +87,8 @@ class Group:
     def decide(self, memory: list[Memory]) -> np.ndarray:
         """Choose the actions of all environments."""
         pairs = zip(self.members, memory, strict=True)
-        return np.concatenate([actor.decide(own) for actor, own in pairs])
+        actions = [actor.decide(own) for actor, own in pairs]  # all before the first is waited for
+        return np.concatenate(actions)
 
     def observe(
         self, memory: list[Memory], actions: np.ndarray, rewards: np.ndarray, obs: np.ndarray

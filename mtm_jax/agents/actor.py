@@ -47,7 +47,7 @@ class Actor:
 
     agent: Pretrained
     history: int
-    decide: Callable[[Memory], np.ndarray]
+    decide: Callable[[Memory], Array | np.ndarray]
     explain: Callable[[Memory], forward.Plan] = _nothing_to_explain
 
     def start(self, obs: np.ndarray, decisions: int = 0) -> Memory:

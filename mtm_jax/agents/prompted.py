@@ -7,7 +7,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from mtm_jax.agents.actor import Actor, Memory
@@ -57,11 +56,11 @@ def by_prompt(
     target = agent.target_token(target_fraction) if method == "rcbc" else jnp.zeros(())
     key, draws = jax.random.key(seed), config.action == "sample"
 
-    def decide(memory: Memory) -> np.ndarray:
+    def decide(memory: Memory) -> Array:
         drawn_with = jax.random.fold_in(key, memory.decisions) if draws else None
         asked = memory.contexts, target, drawn_with
         model = agent.model, agent.params, agent.stats
-        return np.asarray(choose(*model, *asked, prompt=method, config=config))
+        return choose(*model, *asked, prompt=method, config=config)
 
     return Actor(agent, agent.history, decide)
 
