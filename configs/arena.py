@@ -28,6 +28,7 @@ def get_config():
     config.actings = ("bc", "rcbc", "m3pc_m", "m3pc_q")  # names in ACTINGS
     config.preset = "small"  # preset of configs/pretrain.py that recipes change
     config.source = "builtin"  # source of the data
+    config.compute_dtype = "float32"  # precision of matmuls, the same on every device
     config.seed = 0  # first training seed
     config.seeds = 5  # training seeds, which share a program
     config.baseline = "default"  # recipe that the others are compared with

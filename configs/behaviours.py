@@ -65,7 +65,7 @@ def get_config(name="hopper"):
 
 # What differs from the values above.
 LADDERS = {
-    "hopper": {},
+    "hopper": {"snapshot_every": 5_000},
     "walker2d": {"total_steps": 2_000_000},
     "halfcheetah": {"total_steps": 2_000_000},
     "walker": {

@@ -28,6 +28,7 @@ def get_config():
     config.env = "hopper-medium-replay"  # data set
     config.preset = "base"  # preset of the run
     config.steps = 10_000  # gradient steps
+    config.overrides = ()  # further settings of the pretraining: ('optim.average=0.999',)
     config.critic_steps = 60_000  # updates of the critic
     config.critic_discount = 0.997  # discount of the critic
     config.episodes = 20  # episodes of each method

@@ -1,16 +1,21 @@
 """Select from the actors of experiments.behaviours those that the built-in data are collected with.
 
-As in D4RL (Fu et al., 2020): medium is the actor with about a third of the expert's return.
+As in D4RL (Fu et al., 2020), medium has a third to a half of the expert's return; unlike there, it
+scores alike sampled and in its mode, and replay data rise.
 
-python -m experiments.ladder --config=configs/ladder.py:hopper --config.out=FOLDER
+python -m experiments.ladder --config=configs/ladder.py:walker2d --config.out=FOLDER
+python -m experiments.ladder --config=configs/ladder.py:hopper --config.run=RUN --config.actors=FILE
 python -m experiments.ladder --config=configs/ladder.py:walker
 
-Mean returns of what was kept (mtm_jax/data/builtin/actors/*/ladder.json):
+Mean returns sampled and in the mode (mtm_jax/data/builtin/actors/*/ladder.json):
 
-ladder        medium   expert
-hopper          1016     3186
-walker2d        1995     4398
-halfcheetah     4578    11194
+ladder            medium           expert
+hopper        1315, 1242       3212, 3200
+walker2d      2274, 2368       4398, 4357
+halfcheetah   4455, 4648      11214, 11701
+
+Hopper's expert is of another run than its other actors (seed 0; the others are of seed 1, with an
+actor every 5000 steps).
 """
 
 from ml_collections import config_dict
@@ -24,6 +29,7 @@ def get_config(name="hopper"):
     config = config_dict.ConfigDict()
     config.env = name  # environment, or one of its tasks
     config.run = f"runs/behaviours/{name}-seed0"  # run folder of experiments.behaviours
+    config.actors = ()  # further actors to choose among: files of other runs
     config.out = f"runs/ladder-{name}"  # folder for the selected actors and ladder.json
     config.seed = 0  # seed of the episodes in which actors are scored
 

@@ -88,10 +88,11 @@ def stages(config: config_dict.ConfigDict) -> list[Stage]:
     critic = {"critic.steps": config.critic_steps, "critic.discount": config.critic_discount}
     planned = {"plan.candidates": config.candidates, "eval.episodes": config.episodes}
     planned["imagined_steps"] = 0
+    changes = [f"--config.{override}" for override in config.overrides]
     page = f"--config=configs/pretrain.py:{config.env},preset={config.preset}"
     return [
         Stage("timing", ["experiments.bench", *flags(timing)], config.timing_share),
-        Stage("pretraining", ["experiments.pretrain", page, *flags(trained)]),
+        Stage("pretraining", ["experiments.pretrain", page, *flags(trained), *changes]),
         Stage("critic", ["experiments.critic", run_folder, *flags(critic)]),
         Stage("planning", ["experiments.m3pc_offline", run_folder, *flags(planned)]),
     ]

@@ -46,6 +46,7 @@ def main(config: config_dict.ConfigDict) -> None:
     check(config)
     spec, _ = registry.split_name(config.env, versions=False)
     paths = sorted((pathlib.Path(config.run) / "actors").glob("actor_*.npz"))
+    paths = sorted([*paths, *map(pathlib.Path, config.actors)], key=lambda path: path.name)
     if not paths:
         raise UserError(f"no actors in {config.run}/actors; give --config.run=FOLDER of a run")
     for path in paths:
@@ -221,8 +222,9 @@ def write(
             arrays = dict(file)
         measured = {k: np.float64(v) for k, v in entry.items() if k != "length"}
         np.savez_compressed(out / path.name, **(arrays | measured))
-        ladder.append({"file": path.name, "step": int(arrays["step"]), **entry})
-    index = {"env_id": spec.builtin_id, "seed": int(arrays["seed"]), "ladder": ladder, **roles}
+        whence = {key: int(arrays[key]) for key in ("step", "seed")}
+        ladder.append({"file": path.name, **whence, **entry})
+    index = {"env_id": spec.builtin_id, "ladder": ladder, **roles}
     runs.write_text(out / "ladder.json", json.dumps(index, indent=2) + "\n")
 
 

@@ -16,6 +16,7 @@ from ml_collections import config_dict
 
 from experiments.arena import entries, jobs, standings
 from experiments.runtime import cli
+from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 
 
@@ -53,6 +54,8 @@ def check(config: config_dict.ConfigDict) -> None:
         )
     for recipe in config.recipes:
         for name in config.names:
+            if config.source == "builtin":
+                registry.parse_name(name)
             entries.pretraining(config, recipe, name)
     for acting in config.actings:
         entries.acting(config, acting)

@@ -36,6 +36,7 @@ def pretraining(config: config_dict.ConfigDict, recipe: str, name: str) -> confi
         raise UserError(f"unknown recipe {recipe!r}; choose among {', '.join(page.RECIPES)}")
     given = {
         **page.RECIPES[recipe],
+        "model.compute_dtype": config.compute_dtype,
         "source": config.source,
         "seed": config.seed,
         "seeds": config.seeds,
@@ -101,7 +102,7 @@ def settle(config: config_dict.ConfigDict) -> None:
         )
     known = read_index(path)
     stated = {r: records.plain(page.RECIPES[r]) for r in config.recipes}
-    shared = {k: config[k] for k in ("preset", "source", "steps", "critic_steps")}
+    shared = {k: config[k] for k in ("preset", "source", "compute_dtype", "steps", "critic_steps")}
     for key, value in shared.items():
         if known.get(key, value) != value:
             raise UserError(
