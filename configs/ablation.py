@@ -23,7 +23,7 @@ def get_config(name=""):
     # What varies
     config.study = "horizon"  # option to vary: candidates, horizon, lambda_, xi, readout, ...
     config.choices = ()  # values of that option; empty: the usual ones of the study
-    config.methods = ("m3pc_m",)  # planning methods: m3pc_m, m3pc_q
+    config.methods = ("m3pc_m",)  # planning methods: m3pc_0, m3pc_m, m3pc_v, m3pc_q
 
     # Planning and evaluation
     common.add_planning(config)

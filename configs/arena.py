@@ -25,7 +25,7 @@ def get_config():
     # What is compared
     config.recipes = ("default",)  # names in RECIPES
     config.names = DATA  # data sets
-    config.actings = ("bc", "rcbc", "m3pc_m", "m3pc_q")  # names in ACTINGS
+    config.actings = PLANNING  # names in ACTINGS
     config.preset = "small"  # preset of configs/pretrain.py that recipes change
     config.source = "builtin"  # source of the data
     config.compute_dtype = "float32"  # precision of matmuls, the same on every device
@@ -46,6 +46,9 @@ def get_config():
 
 
 DATA = tuple(f"{e}-{level}" for e in common.LOCOMOTION for level in ("medium", "medium-replay"))
+
+# Ways to plan with what they are compared with.
+PLANNING = ("bc", "rcbc", "m3pc_0", "m3pc_m", "m3pc_0_wide", "m3pc_q")
 
 # Recipe -> what it changes in configs/pretrain.py.
 RECIPES = {
@@ -72,6 +75,9 @@ ACTINGS = {
     "rcbc_guided_3": ("rcbc", {"prompt.guidance": 3.0}, "rcbc"),
     "rcbc_present": ("rcbc", {"prompt.returns_shown": "present"}, "rcbc"),
     "rcbc_half": ("rcbc", {"eval.target_fraction": 0.5}, "rcbc"),
-    "m3pc_m": ("m3pc_m", {}, "rcbc"),
-    "m3pc_q": ("m3pc_q", {}, "rcbc"),
+    "m3pc_0": ("m3pc_0", {}, "rcbc"),
+    "m3pc_0_wide": ("m3pc_0", {"m3pc_0.spread": 1.0}, "rcbc"),
+    "m3pc_m": ("m3pc_m", {}, "m3pc_0"),
+    "m3pc_v": ("m3pc_v", {}, "m3pc_0"),
+    "m3pc_q": ("m3pc_q", {}, "m3pc_0_wide"),
 }

@@ -26,8 +26,9 @@ PLAN = {
     "current_state": "true",  # state that stands for the present: true or reconstructed
     "convention": "equation3",  # values and discount of equation3, or those of the released code
     "pruned": True,  # compute only the tokens that are needed; False: full passes, same numbers
+    "compute_dtype": "",  # precision of matmuls: float32 or bfloat16; empty: as trained
 }
-# What differs between guidance by predicted returns (M3PC-M) and by a critic (M3PC-Q).
+# What differs between guidance by predicted returns (M3PC-M) and by a critic.
 PLAN_M = {
     "discount": 0.99,  # discount of future rewards; unset: that of the critic
     "xi": 1.0,  # factor of the utilities in the softmax over the candidates
@@ -35,6 +36,18 @@ PLAN_M = {
     "spread": 0.5,  # factor of the policy's standard deviation when candidates are drawn
     "readout": "rp",  # pass from which rewards and returns are read: fd, or rp, one of its own
 }
+
+
+def plan_0() -> dict:
+    """Options of M3PC without guidance; a new dict each time, like all that hold a placeholder."""
+    return {
+        "spread": config_dict.placeholder(float),  # that of candidates; unset: that of m3pc_m
+    }
+
+
+def plan_v() -> dict:
+    """Options of M3PC guided by the critic's values of states."""
+    return plan_q() | {"spread": 0.5}
 
 
 def plan_q() -> dict:
@@ -57,7 +70,9 @@ def add_planning(config: config_dict.ConfigDict) -> None:
     config.weights = "auto"  # weights of the checkpoint: latest, average, or auto: average if any
     config.world = ""  # run folder of another model that rolls out candidates; empty: the run's own
     config.plan = config_dict.ConfigDict(PLAN)
+    config.m3pc_0 = config_dict.ConfigDict(plan_0())  # candidates without guidance
     config.m3pc_m = config_dict.ConfigDict(PLAN_M)  # M3PC-M
+    config.m3pc_v = config_dict.ConfigDict(plan_v())  # by the critic's values of states
     config.m3pc_q = config_dict.ConfigDict(plan_q())  # M3PC-Q
 
 

@@ -1,6 +1,8 @@
-"""Evaluate one run by all four methods: bc, rcbc and planning by M3PC-M and M3PC-Q.
+"""Evaluate one run as a policy (bc, rcbc) and by planning: M3PC-M, M3PC-Q and their control.
 
-M3PC (Wen et al., ICLR 2025), table 1. M3PC-Q needs the run's critic (experiments.critic).
+M3PC (Wen et al., ICLR 2025), table 1. The control m3pc_0 averages the same candidates as M3PC-M
+without choosing among them. M3PC-Q needs the run's critic (experiments.critic), and so does m3pc_v,
+which values predicted states by it.
 
 python -m experiments.m3pc_offline --config=configs/m3pc_offline.py:hopper-medium
 python -m experiments.m3pc_offline --config.run=RUN --config.plan.candidates=2500
@@ -14,6 +16,7 @@ from ml_collections import config_dict
 from configs import common
 
 NAME_KEYS = common.RUN_NAME_KEYS
+METHODS = ("bc", "rcbc", "m3pc_0", "m3pc_m", "m3pc_q")
 
 
 def get_config(name=""):
@@ -22,7 +25,7 @@ def get_config(name=""):
 
     # Planning and evaluation
     common.add_planning(config)
-    config.eval.methods = ("bc", "rcbc", "m3pc_m", "m3pc_q")  # methods to evaluate
+    config.eval.methods = METHODS  # methods to evaluate; m3pc_v is another
     config.prompt = config_dict.ConfigDict(common.PROMPT)
 
     # Figure and video

@@ -44,6 +44,7 @@ def ways() -> dict[str, dict]:
         "m_fd": m | {"readout": "fd"},
         "m_undiscounted": m | {"discount": 1.0},
         "m_fd_undiscounted": m | {"readout": "fd", "discount": 1.0},
+        "v": {"method": "m3pc_v"} | common.plan_v(),
         "q": _q(),
         "q_rp": _q(readout="rp"),
         "q_first": _q(lambda_=0.0),

@@ -88,7 +88,7 @@ def plan_with(config: config_dict.ConfigDict, method: str, value: Any) -> PlanCo
     if method not in planner.GUIDANCE:
         raise UserError(f"{method!r} does not plan; choose {' or '.join(planner.GUIDANCE)}")
     _check_type(config.study, value)
-    settings = {**config.plan, **config[method], config.study: value}
+    settings = plans.settings_of_method(method, config) | {config.study: value}
     if settings["current_state"] == "reconstructed":
         settings["pruned"] = False  # what is visible is not predicted where that is saved
     return planner.plan_config(method, **settings)

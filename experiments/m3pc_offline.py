@@ -1,4 +1,4 @@
-"""Evaluate one checkpoint as every kind of policy: BC, RCBC (BTM), M3PC-M and M3PC-Q.
+"""Evaluate one checkpoint as every kind of policy: BC, RCBC (BTM), M3PC-M, M3PC-Q and others.
 
     python -m experiments.m3pc_offline --config=configs/m3pc_offline.py:hopper-medium
     python -m experiments.m3pc_offline --config.run=RUN --config.m3pc_q.xi=10
@@ -6,7 +6,7 @@
 
 Every method plays the same episodes, side by side. Adds a row per method to the run's
 results.jsonl, and draws figures/methods.png, figures/imagination.png and videos/imagination.gif.
-M3PC-Q needs a critic: `make critic`.
+m3pc_q and m3pc_v need a critic: `make critic`.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ def imagine(
     config: config_dict.ConfigDict,
     world: pretrained.Pretrained | None,
 ) -> None:
-    """Draw what the plans of the last planning method expect beside what they lead to."""
-    planned = [method for method in config.eval.methods if method in planner.GUIDANCE]
+    """Draw what the plans of the last guided method expect beside what they lead to."""
+    guided = [method for method, by in planner.GUIDANCE.items() if by != "none"]
+    planned = [method for method in config.eval.methods if method in guided]
     known = registry.spec_of_id(agent.info.env_id).name in imagination.DIMENSIONS
     if not (config.imagined_steps and planned and known):
         return

@@ -20,7 +20,7 @@ PRECISIONS = ("", "float32", "bfloat16")
 
 
 def _either(choices: tuple[str, ...]) -> str:
-    return " or ".join(repr(choice) for choice in choices)
+    return " or ".join(choice or "''" for choice in choices)
 
 
 def _check_network(hidden: tuple[int, ...], learning_rate: float) -> None:
@@ -343,10 +343,13 @@ class PromptConfig:
 DEFAULT_PROMPT = PromptConfig()
 
 # Defaults of plans that depend on their guidance. Predicted returns distinguish candidates less
-# well than a critic does, so plans guided by them stay closer to the policy.
+# well than a critic does, so plans guided by them stay closer to the policy. Without guidance, all
+# candidates of such a plan weigh the same.
 BY_GUIDANCE: dict[str, dict[str, Any]] = {
-    "returns": {"discount": 0.99, "spread": 0.5, "readout": "rp"},
-    "critic": {"spread": 1.0, "readout": "fd"},
+    "none": {"discount": 0.99, "xi": 0.0, "spread": 0.5, "readout": "fd"},
+    "returns": {"discount": 0.99, "xi": 1.0, "spread": 0.5, "readout": "rp"},
+    "value": {"xi": 1.0, "spread": 0.5, "readout": "fd"},
+    "critic": {"xi": 1.0, "spread": 1.0, "readout": "fd"},
 }
 
 
@@ -354,21 +357,24 @@ BY_GUIDANCE: dict[str, dict[str, Any]] = {
 class PlanConfig:
     """Forward M3PC: algorithm 1 and equation 3."""
 
-    guidance: Literal["returns", "critic"] = "returns"  # what values steps: M3PC-M or M3PC-Q
+    # What values steps: nothing (the control), predicted returns (M3PC-M), a critic's V of the
+    # predicted states, or its Q (M3PC-Q).
+    guidance: Literal["none", "returns", "value", "critic"] = "returns"
     candidates: int = 625  # N, action sequences to choose from
     history: int = 4  # past steps that the model sees
     horizon: int = 4  # h, planned steps, including the present one
     lambda_: float = 0.6  # weight of longer n-step returns
     discount: float | None = None  # gamma; None: the critic's, or 0.99 under "returns"
-    xi: float = 1.0  # multiplies the utilities in the softmax
+    xi: float | None = None  # multiplies the utilities in the softmax; None: 1, or 0 under "none"
     xi_unit: Literal["std", "raw"] = "std"  # of utilities: their standard deviation, or returns
-    # Multiplies the standard deviations of the policy; None: 0.5 under "returns", else 1.
+    # Multiplies the standard deviations of the policy; None: 1 under "critic", else 0.5.
     spread: float | None = None
     # The prompt under which rewards and returns are read; None: "rp" under "returns", else "fd".
     readout: Literal["fd", "rp"] | None = None
     current_state: Literal["true", "reconstructed"] = "true"  # s_t in rollouts
     convention: Literal["equation3", "released"] = "equation3"  # F7, F10
     pruned: bool = True  # compute only the tokens that are needed; the numbers are the same
+    compute_dtype: Literal["", "float32", "bfloat16"] = ""  # precision of matmuls; "": as trained
 
     def __post_init__(self):
         self._check_choice("guidance", tuple(BY_GUIDANCE))
@@ -389,6 +395,10 @@ class PlanConfig:
                 0 <= value < math.inf, f"plan {name} is {value}; it must be finite, not negative"
             )
         _require(
+            self.guidance != "none" or self.xi == 0,
+            f"plan xi is {self.xi}; without guidance there are no utilities, so it must be 0",
+        )
+        _require(
             not (self.pruned and self.current_state == "reconstructed"),
             "plan current_state 'reconstructed' needs pruned=False: the pruned pass predicts "
             "hidden tokens only, and the present state is visible",
@@ -397,7 +407,8 @@ class PlanConfig:
         self._check_choice("readout", ("fd", "rp"))
         self._check_choice("current_state", ("true", "reconstructed"))
         self._check_choice("convention", ("equation3", "released"))
+        self._check_choice("compute_dtype", PRECISIONS)
 
     def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
         value = getattr(self, name)
-        _require(value in choices, f"plan {name} is {value!r}; choose {' or '.join(choices)}")
+        _require(value in choices, f"plan {name} is {value!r}; choose {_either(choices)}")

@@ -328,7 +328,11 @@ CASES = [
     ("evaluate", "--config.run={run}", "not those of a pretrained model", another_program),
     ("evaluate", "--config.run={run}", "holds no run", lambda t: (t / "run/config.json").unlink()),
     ("evaluate", "--config.run={run}", "lacks preset", a_config(lambda c: c.pop("preset"))),
-    ("m3pc_offline", "--config.eval.methods=('m3pc',)", "choose among bc, rcbc, m3pc_m, m3pc_q"),
+    (
+        "m3pc_offline",
+        "--config.eval.methods=('m3pc',)",
+        "choose among bc, rcbc, m3pc_0, m3pc_m, m3pc_v, m3pc_q",
+    ),
     ("m3pc_offline", "--config.plan.candidates=0", "plan candidates is 0"),
     ("m3pc_offline", "--config.m3pc_m.readout=rq", "readout is 'rq'; choose fd or rp"),
     ("m3pc_offline", "--config.imagined_steps=-1", "imagined_steps is -1"),

@@ -23,6 +23,8 @@ from mtm_jax.planning import compiled, roles
 from mtm_jax.planning import context as context_lib
 from mtm_jax.training import iql
 
+PLANNERS = ("m3pc_m", "m3pc_q")  # what is timed
+
 
 class Point(NamedTuple):
     """One setting of a decision."""
@@ -43,7 +45,7 @@ def points(config: config_dict.ConfigDict, width: int) -> list[list[Point]]:
     around = width in config.around
     environments = [e for e in config.environments if e != 1] if around else []
     found = [[Point("rcbc", None, None, e, None)] for e in (1, *environments)]
-    for method in planner.GUIDANCE:
+    for method in PLANNERS:
         every = around or method == "m3pc_m"
         counts = dict.fromkeys((*(config.candidates if every else ()), n))
         found += [[Point(method, count, h, 1, True)] for count in sorted(counts)]

@@ -101,7 +101,11 @@ def ways(config: config_dict.ConfigDict, agent: pretrained.Pretrained) -> dict[s
         raise UserError(f"unknown ways {unknown}; choose among {', '.join(config.ways)}")
     plan, last = dict(config.plan), {"candidates": config.candidates}
     found = {name: plan | dict(config.ways[name]) | last for name in config.only or config.ways}
-    guided = [name for name, settings in found.items() if settings["method"] == "m3pc_q"]
+    guided = [
+        name
+        for name, settings in found.items()
+        if planner.GUIDANCE[settings["method"]] in planner.VALUES
+    ]
     if agent.critic is None:
         if config.only and guided:
             agent.require_critic()

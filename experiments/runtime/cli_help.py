@@ -18,7 +18,7 @@ from mtm_jax import config as settings
 
 # Keys that a program cannot do without, and what to write for them.
 _NEEDED = {"run": "RUN", "results": "RESULTS"}
-_PLANS = ("m3pc_m", "m3pc_q", "ways")  # sections that hold settings of plans
+_PLANS = ("m3pc_0", "m3pc_m", "m3pc_v", "m3pc_q", "ways")  # sections that hold settings of plans
 
 
 def describe(

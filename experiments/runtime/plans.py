@@ -19,7 +19,15 @@ def of_method(method: str, config: config_dict.ConfigDict) -> PlanConfig | None:
     """Collect the settings of a method's plans; None where it does not plan."""
     if method not in planner.GUIDANCE:
         return None
-    return planner.plan_config(method, **config.plan, **config[method])
+    return planner.plan_config(method, **settings_of_method(method, config))
+
+
+def settings_of_method(method: str, config: config_dict.ConfigDict) -> dict[str, Any]:
+    """Collect fields of a `PlanConfig`: those of all plans and those of this method."""
+    own = dict(config[method])
+    if method == "m3pc_0" and own["spread"] is None:
+        own["spread"] = config.m3pc_m.spread
+    return {**config.plan, **own}
 
 
 def prompt_of_method(method: str, settings: Mapping[str, Any]) -> PromptConfig | None:
@@ -73,7 +81,7 @@ def actor(
 
 def describe(plan: PlanConfig, world: str, agent: pretrained.Pretrained) -> dict[str, Any]:
     """Say for a row of results how a method planned, and by which critic."""
-    critic = agent.critic if plan.guidance == "critic" else None
+    critic = agent.critic if plan.guidance in planner.VALUES else None
     return {
         "plan": dataclasses.asdict(planner.with_discount(plan, agent)),
         "action": "expectation",

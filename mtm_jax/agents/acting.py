@@ -18,8 +18,7 @@ from mtm_jax.errors import UserError
 METHODS: dict[str, Callable[..., Actor]] = {
     "bc": prompted.by_prompt,
     "rcbc": prompted.by_prompt,
-    "m3pc_m": planner.by_planning,
-    "m3pc_q": planner.by_planning,
+    **dict.fromkeys(planner.GUIDANCE, planner.by_planning),
 }
 
 
@@ -38,8 +37,9 @@ def make_actor(
 
     Args:
         agent: the pretrained model.
-        method: "bc" or "rcbc" (behaviour cloning, "rcbc" conditioned on a return), or "m3pc_m" or
-            "m3pc_q" (planning, guided by predicted returns or by a critic).
+        method: "bc" or "rcbc" (behaviour cloning, "rcbc" conditioned on a return), or planning:
+            "m3pc_m" (guided by predicted returns), "m3pc_q" or "m3pc_v" (by a critic's values of
+            steps or of states) or "m3pc_0" (by nothing, the control of the others).
         plan: how to plan, for methods that do; by default `planner.plan_config(method)`.
         prompt: how to act by a prompt, for "bc" and "rcbc"; by default `PromptConfig()`.
         target_fraction: return to ask for; see `Pretrained.target_return`.

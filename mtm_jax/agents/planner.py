@@ -12,15 +12,16 @@ import numpy as np
 from jax import Array
 
 from mtm_jax.agents.actor import Actor, Memory
-from mtm_jax.agents.pretrained import Pretrained
+from mtm_jax.agents.pretrained import Pretrained, with_precision
 from mtm_jax.config import PlanConfig, PromptConfig
 from mtm_jax.errors import UserError
 from mtm_jax.models.trajectory_model import Model
 from mtm_jax.planning import compiled, forward
 from mtm_jax.training import iql
 
-# Method -> what guides it (M3PC table 1).
-GUIDANCE = {"m3pc_m": "returns", "m3pc_q": "critic"}
+# Method -> what guides it (M3PC table 1). m3pc_0 is the control of the others: what a planner gains
+# over it comes from its guidance, and not from averaging actions of a narrower policy.
+GUIDANCE = {"m3pc_0": "none", "m3pc_m": "returns", "m3pc_v": "value", "m3pc_q": "critic"}
 
 
 def by_planning(
@@ -37,8 +38,8 @@ def by_planning(
     """Act by model predictive control: draw candidates, predict what they lead to, choose.
 
     Args:
-        agent: the pretrained model, with its critic under "m3pc_q".
-        method: "m3pc_m" or "m3pc_q".
+        agent: the pretrained model, with its critic under "m3pc_v" and "m3pc_q".
+        method: one of GUIDANCE.
         plan: how to plan; the actor keeps its history, which may differ from the agent's.
         prompt: None; options of acting by a prompt are refused.
         target_fraction, seed, explore, world: see `acting.make_actor`.
@@ -51,15 +52,18 @@ def by_planning(
         raise UserError(f"{method} plans, and options of acting by a prompt were given; use rcbc")
     plan = plan_config(method) if plan is None else plan
     check_guidance(method, plan)
-    critic = agent.require_critic() if plan.guidance == "critic" else None
+    value = VALUES.get(plan.guidance)
+    critic = None if value is None else agent.require_critic()
+    agent = with_precision(agent, plan.compute_dtype)
     if world is not None:
         require_same_task(agent, world)
+        world = with_precision(world, plan.compute_dtype)
     plan = with_discount(plan, agent)
     planner = compiled_planner(
         agent.model,
         plan,
         agent.info.max_episode_steps,
-        None if critic is None else least_q,
+        value,
         explore,
         None if world is None else world.model,
     )
@@ -167,6 +171,19 @@ def least_q(critic: tuple, states: Array, actions: Array) -> Array:
     return iql.q_values(params, stats, states, actions).min(0)
 
 
+def state_value(critic: tuple, states: Array, actions: Array) -> Array:
+    """Value states, whatever the actions: [..., S] raw, [..., A] -> [...]."""
+    params, stats = critic
+    return iql.v_values(params, stats, states)
+
+
+# Guidance -> what a critic says of steps, where the guidance needs one.
+VALUES: dict[str, Callable[[tuple, Array, Array], Array]] = {
+    "value": state_value,
+    "critic": least_q,
+}
+
+
 def check_guidance(method: str, plan: PlanConfig) -> None:
     """Refuse a plan whose guidance is not that of the method.
 
@@ -184,7 +201,7 @@ def plan_config(method: str, **settings: Any) -> PlanConfig:
     """Build the settings of a planning method.
 
     Args:
-        method: "m3pc_m" or "m3pc_q".
+        method: one of GUIDANCE.
         settings: fields of `PlanConfig` that differ from its defaults.
 
     Raises:

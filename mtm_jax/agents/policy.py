@@ -30,7 +30,7 @@ class Policy:
 
         Args:
             agent: the pretrained model.
-            method: "rcbc" or "bc", or "m3pc_m" or "m3pc_q" to plan with the model.
+            method: "rcbc" or "bc", or one of `planner.GUIDANCE` to plan.
             target_fraction: return to ask for; see `Pretrained.target_return`.
             seed: draw actions from the predicted distribution, or among the plan's candidates;
                 None takes what `prompt` says, its mode by default, or their expectation.

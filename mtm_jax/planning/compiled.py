@@ -55,7 +55,7 @@ def make_planner(
         model: the pretrained model.
         config: of the plan.
         max_episode_steps: the environment's time limit, H_max.
-        critic_fn: values steps under guidance "critic".
+        critic_fn: values steps under guidance "critic", and states under "value".
         explore: draw actions instead of taking expectations.
         world_model: predicts what candidates lead to; by default the model that proposes them.
 
@@ -183,9 +183,9 @@ def check(model: Model, config: PlanConfig, critic_fn: object | None) -> None:
             f"a history of {config.history} and a horizon of {config.horizon} steps need a window "
             f"of {needed}; this model has {window}"
         )
-    if config.guidance == "critic" and critic_fn is None:
+    if config.guidance in ("value", "critic") and critic_fn is None:
         raise UserError(
-            "guidance 'critic' needs a critic and this run has none; train one with "
+            f"guidance {config.guidance!r} needs a critic and this run has none; train one with "
             "`python -m experiments.critic --config.run=RUN`"
         )
     if config.discount is None:

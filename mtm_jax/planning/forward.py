@@ -4,7 +4,7 @@ At every step of an episode, given its recent history and a return to ask for:
 
 1. Propose N candidates, sequences of h actions, from the return-conditioned policy (lines 5, 7).
 2. Roll all of them out in the model: states, rewards and returns to go (lines 8, 9).
-3. Value every step: V_n is its return to go (M3PC-M) or a critic's Q (M3PC-Q).
+3. Value every step: V_n is its return to go (M3PC-M), or a critic's Q (M3PC-Q) or V.
 4. Score every candidate by its utility U, the lambda-average of its n-step returns (equation 3).
 5. Choose a_t: softmax(xi U) weighs the candidates (equation 4); the mean, or to explore a draw.
 

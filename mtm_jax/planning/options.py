@@ -6,8 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
+import jax.numpy as jnp
 from jax import Array
 
+from mtm_jax import returns
 from mtm_jax.config import PlanConfig
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import forward, scoring, worlds
@@ -63,7 +65,7 @@ def make_steps(
     Args:
         config: of the plan.
         max_episode_steps: the environment's time limit, H_max.
-        critic_fn: values steps under guidance "critic".
+        critic_fn: values steps under guidance "critic", and states under "value".
         explore: draw actions instead of taking expectations.
     """
     convention, in_unit = CONVENTIONS[config.convention], UNITS[config.xi_unit]
@@ -78,10 +80,23 @@ def make_steps(
     def critic_values(critic: object, rollout: worlds.Rollout, actions: Array, t: Array) -> Array:
         return critic_fn(critic, rollout.states, actions)
 
+    def state_values(critic: object, rollout: worlds.Rollout, actions: Array, t: Array) -> Array:
+        values = critic_fn(critic, rollout.states, actions)
+        steps = t + jnp.arange(values.shape[-1])
+        return jnp.where(returns.steps_left(steps, max_episode_steps) > 0, values, 0.0)
+
+    def no_values(critic: object, rollout: worlds.Rollout, actions: Array, t: Array) -> Array:
+        return jnp.zeros(rollout.rewards.shape)
+
     def weigh(utilities: Array) -> Array:
         return scoring.weights(in_unit(utilities), config.xi)
 
-    values = {"returns": return_values, "critic": critic_values}
+    values = {
+        "none": no_values,
+        "returns": return_values,
+        "value": state_values,
+        "critic": critic_values,
+    }
     score = functools.partial(
         convention.utilities, discount=config.discount, lambda_=config.lambda_
     )

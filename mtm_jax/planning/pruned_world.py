@@ -103,7 +103,9 @@ class _Episode(NamedTuple):
 _QUESTIONS: Mapping[str | None, Callable[[Array], dict[str, Array]]] = {
     None: lambda slots: {"states": slots[1:], "rewards": slots, "returns": slots},
     "returns": lambda slots: {"rewards": slots[:-1], "returns": slots},
+    "value": lambda slots: {"rewards": slots[:-1], "states": slots[1:]},
     "critic": lambda slots: {"rewards": slots[:-1], "states": slots[1:]},
+    "none": lambda slots: {},
 }
 
 # (own tokens of the candidates, modality -> slots) -> outputs at these slots.

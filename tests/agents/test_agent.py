@@ -298,7 +298,10 @@ def test_a_reward_before_the_first_action_is_refused(policy):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"method": "fd"}, "'fd' is not a method of acting; choose one of bc, rcbc, m3pc_m"),
+        (
+            {"method": "fd"},
+            "'fd' is not a method of acting; choose one of bc, rcbc, m3pc_0, m3pc_m",
+        ),
         ({"method": ["bc"]}, r"\['bc'\] is not a method"),
         ({"seed": 0.5}, "the seed is 0.5; give a whole number"),
         ({"method": "m3pc_m", "plan": {"candidates": 3}}, "the plan is a dict; give a mtm_jax.Pl"),

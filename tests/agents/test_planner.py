@@ -74,6 +74,24 @@ def test_a_critic_is_asked_for_its_least_value(agent):
     np.testing.assert_allclose(found, np.minimum(*values))
 
 
+def test_a_critic_values_states_whatever_the_actions(agent):
+    states, critic = jnp.ones((4, 11)), agent.critic
+    asked = critic.params, critic.stats
+    found = [planner.state_value(asked, states, jnp.full((4, 3), a)) for a in (0.0, 1.0)]
+    np.testing.assert_allclose(found, [iql.v_values(*asked, states)] * 2)
+
+
+def test_a_plan_may_be_computed_in_another_precision(agent):
+    plain, half = (
+        acting.make_actor(agent, "m3pc_0", plan=planner.plan_config("m3pc_0", **how, **SMALL))
+        for how in ({}, {"compute_dtype": "bfloat16"})
+    )
+    assert half.agent.model.config.compute_dtype == "bfloat16"
+    first, second = (actor.decide(actor.start(observations(0))) for actor in (plain, half))
+    assert (first != second).any()
+    np.testing.assert_allclose(first, second, atol=0.05)
+
+
 def test_a_plan_has_the_discount_of_the_critic_that_guides_it(agent, monkeypatch):
     def discount(method, **settings):
         plan = planner.plan_config(method, **settings) if settings else None
@@ -82,7 +100,7 @@ def test_a_plan_has_the_discount_of_the_critic_that_guides_it(agent, monkeypatch
 
     made = []
     monkeypatch.setattr(planner, "compiled_planner", lambda model, plan, *_: made.append(plan))
-    assert discount("m3pc_q") == discount("m3pc_q", **SMALL) == 0.9
+    assert discount("m3pc_q") == discount("m3pc_q", **SMALL) == discount("m3pc_v") == 0.9
     assert discount("m3pc_q", discount=0.5) == 0.5
     assert discount("m3pc_m", **SMALL) == 0.99
 
@@ -170,7 +188,7 @@ def test_a_plan_is_drawn_and_explained_with_the_key_of_its_decision(agent):
 @pytest.mark.parametrize(
     ("method", "settings", "sentence"),
     [
-        ("rcbc", {}, "'rcbc' does not plan; choose m3pc_m or m3pc_q"),
+        ("rcbc", {}, "'rcbc' does not plan; choose m3pc_0 or m3pc_m or m3pc_v or m3pc_q"),
         ("m3pc_m", {"samples": 3}, "a plan has no samples; its settings are candidates"),
         ("m3pc_m", {"candidates": 0}, "candidates is 0"),
     ],

@@ -61,7 +61,10 @@ def test_every_study_has_values_that_plans_take():
     [
         ({"study": "depth"}, "plans have no setting 'depth'; choose candidates, history"),
         ({"study": "history"}, "study 'history' needs values"),
-        ({"methods": "('rcbc',)"}, "'rcbc' does not plan; choose m3pc_m or m3pc_q"),
+        (
+            {"methods": "('rcbc',)"},
+            "'rcbc' does not plan; choose m3pc_0 or m3pc_m or m3pc_v or m3pc_q",
+        ),
         ({"choices": "(0,)"}, "plan horizon is 0; it must be at least 1"),
     ],
 )

@@ -187,6 +187,8 @@ CONFIGS = {
     "guided_rp": PlanConfig("critic", 5, discount=GAMMA, readout="rp"),
     "at_once": PlanConfig("critic", 5, history=2, horizon=1, discount=GAMMA),
     "short": PlanConfig("returns", 5, history=2, horizon=1),
+    "value": PlanConfig("value", 7, discount=GAMMA),
+    "none": PlanConfig("none", 7),
 }
 # The ways to plan that differ most; the others are for the slow tests.
 FAST = {"returns", "critic", "rp", "released"}
@@ -250,7 +252,9 @@ def test_the_candidate_with_weight_is_rolled_out_as_its_prompt_says(
         rewards = fd["rewards"][slot : slot + length, 0]
         np.testing.assert_allclose(plan.rollout.rewards[n, :length], rewards, rtol=1e-4, atol=1e-4)
         tokens_ = fd["returns"][slot : slot + length, 0]
-        if config.guidance == "critic":
+        if config.guidance == "none":
+            worth = np.zeros(length)
+        elif config.guidance in ("critic", "value"):
             worth = critic_value(2.0, states, plan.candidates[n, :length])
         elif config.convention == "released":
             worth = LIMIT * tokens_
@@ -462,6 +466,59 @@ def test_the_step_of_the_episode_compiles_nothing_again(pretrained):
     assert planner.act._cache_size() == 1
 
 
+# --- guidance ---
+
+
+def some_rollout(horizon, candidates=3):
+    rng = np.random.default_rng(4)
+    states, rewards = (
+        rng.normal(size=(candidates, horizon, S)),
+        rng.normal(size=(candidates, horizon)),
+    )
+    return worlds.Rollout(jnp.asarray(states), jnp.asarray(rewards), jnp.full(rewards.shape, 7.0))
+
+
+@pytest.mark.parametrize("t", [0, LIMIT - 2])
+def test_guidance_by_values_of_states_is_equation_3_up_to_the_time_limit(t):
+    """By hand, for a critic that values a state by its sum."""
+    config = PlanConfig("value", horizon=4, discount=GAMMA, lambda_=0.3)
+    steps = options.make_steps(config, LIMIT, lambda critic, s, a: critic * s.sum(-1), False)
+    rollout, actions = some_rollout(4), jnp.zeros((3, 4, A))
+    ctx = context.begin(jnp.zeros(S), A, WINDOW).replace(t=jnp.int32(t), slot=jnp.int32(4))
+    values = steps.value_fn(2.0, rollout, actions, ctx.t)
+    found = steps.score_fn(rollout.rewards, values, steps.length_fn(ctx, 4))
+    length = min(4, LIMIT - t)
+    r, v = np.asarray(rollout.rewards), 2.0 * np.asarray(rollout.states).sum(-1)
+    sums = [sum(GAMMA**k * r[:, k] for k in range(n)) + GAMMA**n * v[:, n] for n in range(length)]
+    weights = [0.7 * 0.3**n for n in range(length - 1)] + [0.3 ** (length - 1)]
+    np.testing.assert_allclose(found, weights @ np.stack(sums), rtol=1e-5)
+    assert (np.asarray(values)[:, length:] == 0).all() and (
+        np.asarray(values)[:, :length] != 0
+    ).all()
+
+
+@pytest.mark.parametrize("steps", [0, 6])
+def test_the_control_decides_like_predicted_returns_that_weigh_nothing(pretrained, steps):
+    """The same key draws the same candidates, and no rollout is computed for the control."""
+    model, params, stats = pretrained
+    asked = []
+
+    def counting(*args):
+        asked.append(sorted(args[-1]))
+        return model.query(*args)
+
+    def decide(config, model):
+        planner = compiled.make_planner(model, config, LIMIT)
+        args = compiled.Weights(params, stats), contexts_after(steps, 4), jnp.float32(1.5)
+        return planner.act(*args, jax.random.key(5))[0]
+
+    weightless = decide(PlanConfig("returns", 7, xi=0.0), model)
+    control = decide(PlanConfig("none", 7), model._replace(query=counting))
+    np.testing.assert_array_equal(control, weightless)
+    assert asked == [["actions"]] * 2  # the two branches of the horizon
+    assert (decide(PlanConfig("returns", 7), model) != control).any()
+
+
 # --- refusals ---
 
 
@@ -475,7 +532,9 @@ def test_the_step_of_the_episode_compiles_nothing_again(pretrained):
         ({"xi": float("nan")}, "xi is nan; it must be finite"),
         ({"spread": -0.5}, "spread is -0.5; it must be finite, not negative"),
         ({"readout": "rq"}, "readout is 'rq'; choose fd or rp"),
-        ({"guidance": "q"}, "guidance is 'q'; choose returns or critic"),
+        ({"guidance": "q"}, "guidance is 'q'; choose none or returns or value or critic"),
+        ({"guidance": "none", "xi": 1.0}, "xi is 1.0; without guidance there are no utilities"),
+        ({"compute_dtype": "int8"}, "compute_dtype is 'int8'; choose '' or float32 or bfloat16"),
         ({"current_state": "reconstructed"}, "'reconstructed' needs pruned=False"),
     ],
 )
@@ -485,12 +544,14 @@ def test_a_senseless_plan_is_refused(settings, sentence):
 
 
 def test_what_guides_a_plan_decides_the_settings_that_are_left_open():
-    found = PlanConfig("returns"), PlanConfig("critic")
-    assert [(p.discount, p.spread, p.readout) for p in found] == [
-        (0.99, 0.5, "rp"),
-        (None, 1.0, "fd"),
-    ]
-    for guidance in ("returns", "critic"):
+    found = {g: PlanConfig(g) for g in ("none", "returns", "value", "critic")}
+    assert {g: (p.discount, p.xi, p.spread, p.readout) for g, p in found.items()} == {
+        "none": (0.99, 0.0, 0.5, "fd"),
+        "returns": (0.99, 1.0, 0.5, "rp"),
+        "value": (None, 1.0, 0.5, "fd"),
+        "critic": (None, 1.0, 1.0, "fd"),
+    }
+    for guidance in found:
         given = PlanConfig(guidance, discount=0.9, spread=0.0, readout="fd")
         assert (given.discount, given.spread, given.readout) == (0.9, 0.0, "fd")
 
@@ -499,7 +560,8 @@ def test_what_guides_a_plan_decides_the_settings_that_are_left_open():
     ("settings", "value", "sentence"),
     [
         ({"horizon": 5}, None, "history of 4 and a horizon of 5 steps need a window of 9"),
-        ({"guidance": "critic"}, None, "needs a critic and this run has none"),
+        ({"guidance": "critic"}, None, "'critic' needs a critic and this run has none"),
+        ({"guidance": "value"}, None, "'value' needs a critic and this run has none"),
         ({"guidance": "critic"}, critic_value, "needs the discount that the critic was trained"),
     ],
 )
