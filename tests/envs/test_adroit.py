@@ -145,6 +145,7 @@ def make_agent(env_id):
         returns=types.SimpleNamespace(mean=3.0, best=5.0),
         step=30,
         history=0,
+        weights="",
     )
 
 
