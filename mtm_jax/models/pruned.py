@@ -174,6 +174,12 @@ def by_chunks(
         found = jax.lax.map(at_once, jax.tree.map(split, values))
         return jax.tree.map(lambda x: jax.lax.collapse(x, 0, 2)[:total], found)
 
-    if count == 1:
-        return at_once(values)
-    return jax.lax.platform_dependent(values, cpu=chunked, default=at_once)
+    return chunked(values) if chunks_pay() and count > 1 else at_once(values)
+
+
+def chunks_pay() -> bool:
+    """Whether programs run where a cache is to be filled, on a CPU; else all goes at once.
+
+    Not `jax.lax.platform_dependent`, which traces both ways, and those within them, every time.
+    """
+    return jax.default_backend() == "cpu"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from mtm_jax.config import PlanConfig
@@ -30,6 +31,8 @@ class Weights(NamedTuple):
 class Planner(NamedTuple):
     """Compiled planning for E environments; both functions take the same arguments.
 
+    Either compiles at most two programs, one for the first steps of an episode.
+
     act(weights, contexts, target, key) -> actions [E, A] and sound [E], False where a utility is
         not finite.
     explain(..., horizon=h) -> Plan with a leading axis E on every field. The horizon is
@@ -49,7 +52,7 @@ def make_planner(
     explore: bool = False,
     world_model: Model | None = None,
 ) -> Planner:
-    """Compile the decisions of a model, once for all steps of an episode.
+    """Compile the decisions of a model; see `Planner`.
 
     Args:
         model: the pretrained model.
@@ -95,17 +98,26 @@ def make_planner(
         keys = jax.random.split(key, contexts.slot.shape[0])
         return over_environments(one, config.candidates, contexts, keys)
 
+    @functools.partial(jax.jit, static_argnums=0)
+    def choose(
+        horizon: int, weights: Weights, contexts: context_lib.Context, target: Array, key: Array
+    ) -> tuple[Array, Array]:
+        plans = decide(horizon, weights, contexts, target, key, scored_only=True)
+        return plans.action, jnp.isfinite(plans.utilities).all(-1)
+
     def act(
         weights: Weights, contexts: context_lib.Context, target: Array, key: Array
     ) -> tuple[Array, Array]:
-        def chosen(horizon: int) -> tuple[Array, Array]:
-            plans = decide(horizon, weights, contexts, target, key, scored_only=True)
-            return plans.action, jnp.isfinite(plans.utilities).all(-1)
-
-        # One branch runs: the window is full except in the first steps of an episode.
-        full = jnp.all(contexts.slot == config.history)
+        arguments = weights, contexts, target, key
         longest = config.history + config.horizon
-        return jax.lax.cond(full, lambda: chosen(config.horizon), lambda: chosen(longest))
+        if isinstance(contexts.slot, jax.core.Tracer):  # within another program
+            full = jnp.all(contexts.slot == config.history)
+            programs = (functools.partial(choose, h) for h in (config.horizon, longest))
+            return jax.lax.cond(full, *programs, *arguments)
+        # The window is full except in the first steps of an episode. Whoever never sees these, or
+        # nothing else, does not wait for the other program to compile.
+        full = np.all(np.asarray(contexts.slot) == config.history)
+        return choose(config.horizon if full else longest, *arguments)
 
     def explain(
         weights: Weights,
@@ -116,7 +128,7 @@ def make_planner(
     ) -> forward.Plan:
         return decide(horizon or config.horizon, weights, contexts, target, key)
 
-    return Planner(jax.jit(act), jax.jit(explain, static_argnames="horizon"))
+    return Planner(act, jax.jit(explain, static_argnames="horizon"))
 
 
 def over_environments(
@@ -136,9 +148,8 @@ def over_environments(
     def in_groups(contexts: context_lib.Context, keys: Array) -> forward.Plan:
         return jax.lax.map(lambda x: one(*x), (contexts, keys), batch_size=group)
 
-    if group == environments:
-        return all_at_once(contexts, keys)
-    return jax.lax.platform_dependent(contexts, keys, cpu=in_groups, default=all_at_once)
+    in_turn = pruned.chunks_pay() and group < environments
+    return in_groups(contexts, keys) if in_turn else all_at_once(contexts, keys)
 
 
 def make_world(
