@@ -221,6 +221,7 @@ def _keep_compiled() -> None:
         from experiments.runtime import compilation
 
         compilation.keep()
+        compilation.draw_by_kernel()
 
 
 def _log_to_stderr() -> None:

@@ -19,6 +19,7 @@ from mtm_jax.errors import UserError
 from mtm_jax.io import cache
 
 _CHOSEN_BY_USER = "JAX_COMPILATION_CACHE_DIR"
+_RANDOM_CHOSEN_BY_USER = "JAX_THREEFRY_GPU_KERNEL_LOWERING"
 _KEPT_DAYS = 30.0  # of what is compiled again where it is still needed
 _COMPILING = "/jax/core/compile/backend_compile_duration"  # reading from disk included
 
@@ -45,6 +46,16 @@ def keep() -> pathlib.Path | None:
     # Jax's default of one second leaves out the many small programs, which add up.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return folder
+
+
+def draw_by_kernel() -> None:
+    """Let GPUs draw random numbers by a kernel of jax, unless the user has chosen.
+
+    The numbers are the same. Otherwise every draw is a hundred instructions of the program, which
+    XLA copies into each place that uses it: with dropout that is half of a training step.
+    """
+    if _RANDOM_CHOSEN_BY_USER not in os.environ:
+        jax.config.update("jax_threefry_gpu_kernel_lowering", True)
 
 
 def machine_digest() -> str:

@@ -12,6 +12,7 @@ from experiments.runtime import cli, compilation
 def jax_config():
     """Give jax's settings back as they were."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    names += ("jax_threefry_gpu_kernel_lowering",)
     before = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_compilation_cache_dir", None)
     yield
@@ -49,6 +50,16 @@ def test_what_the_user_chose_stays(home, monkeypatch):
     jax.config.update("jax_compilation_cache_dir", str(home / "mine"))
     assert compilation.keep() is None
     assert jax.config.jax_compilation_cache_dir == str(home / "mine")
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_gpus_draw_by_a_kernel_unless_the_user_chose(home, monkeypatch, clean_logging, chosen):
+    if chosen:
+        monkeypatch.setenv("JAX_THREEFRY_GPU_KERNEL_LOWERING", "0")
+    run()
+    draw = jax.jit(lambda key: jax.random.bits(key, (8,))).trace(jax.random.key(0))
+    kernels = draw.lower(lowering_platforms=("cuda",)).as_text().count("threefry2x32_ffi")
+    assert (kernels == 0) == chosen
 
 
 def test_a_folder_that_cannot_be_made_is_no_failure(home, clean_logging):
