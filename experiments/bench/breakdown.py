@@ -92,7 +92,7 @@ def _mask(
 
 def _gather(x: Array, flat: Array) -> Array:
     """Move visible tokens to the rows of the encoder and back."""
-    return packing.encode(packing.pack(flat)[0], x, lambda rows, _: rows)
+    return packing.encode(packing.pack(flat), x, lambda rows, _: rows)
 
 
 def _update(config: OptimConfig, grads: dict, opt_state: optax.OptState, params: dict) -> tuple:

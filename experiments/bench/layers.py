@@ -143,7 +143,7 @@ def _encoder_rows(
     """Take activations of the encoder's rows, two windows in each, and what they may attend to."""
     flat = layout.flat_visible(config.modalities, batch.visible)
     if size >= packing.MIN_BATCH and size % 2 == 0:
-        return whole[: size // 2], jax.jit(packing.pack)(flat)[0].attention_mask
+        return whole[: size // 2], jax.jit(packing.pack)(flat).attention_mask
     return whole, flat[:, None, :]
 
 

@@ -3,6 +3,8 @@
 Under the training masks about a third of a batch's tokens are visible. The window with the most
 visible tokens is packed with the one with the fewest, the second most with the second fewest, and
 so on: then nearly always both fit into the length of one window. Each attends to its own tokens.
+Where two do not fit, the same program takes the windows in two turns, in which each has a sequence
+to itself: a second program, without packing, would take as long to compile as the first.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from jax import Array
 from mtm_jax.models import layout
 from mtm_jax.types import ModalitySpec, Visible
 
-# In smaller batches packing saves little time, and compiling both ways costs more.
+# In smaller batches packing saves little time.
 MIN_BATCH = 64
 
 
@@ -29,14 +31,21 @@ class Packed(NamedTuple):
     attention_mask: Array  # [B / 2, L, L] bool, True within one window
 
 
-def pack(visible: Array) -> tuple[Packed, Array]:
-    """Assign the visible tokens of every two windows to the slots of one sequence.
+def fits(visible: Array) -> Array:
+    """Whether the visible tokens of every two windows fit into one sequence, [].
 
     Args:
         visible: [B, L] with an even B.
+    """
+    counts = jnp.sort(visible.sum(-1))
+    return (counts + counts[::-1]).max() <= visible.shape[-1]
 
-    Returns:
-        The packing, and whether every two windows fit, [] bool; if not, it must not be used.
+
+def pack(visible: Array) -> Packed:
+    """Assign the visible tokens of every two windows to the slots of one sequence.
+
+    Args:
+        visible: [B, L] with an even B; every two windows must fit, see `fits`.
     """
     windows, length = visible.shape
     rows, slots = windows // 2, jnp.arange(length)
@@ -53,30 +62,40 @@ def pack(visible: Array) -> tuple[Packed, Array]:
     back = jnp.argsort(jnp.concatenate([first, second]))
     segment = (slots >= ends).astype(int) + (slots >= used)  # [R, L]: first, second, none
     attention_mask = segment[:, :, None] == segment[:, None, :]
-    return Packed(slot[back].ravel(), token.ravel(), attention_mask), (used <= length).all()
+    return Packed(slot[back].ravel(), token.ravel(), attention_mask)
 
 
-def compute_packed(
+def sum_over_turns(
     specs: Sequence[ModalitySpec],
     visible: Visible,
-    compute: Callable[[Packed | None], Any],
+    compute: Callable[[Array | None, Packed | None], Any],
 ) -> Any:
-    """Call `compute` with the packing of a batch if every two windows fit, else with None.
+    """Sum what `compute(taken, packed)` returns, a tree of arrays, over one turn or two.
 
-    Gradients belong inside `compute`: around the choice they would keep the residuals of both
-    branches in memory. Under `vmap` all members choose alike, packing only if the windows of all
-    fit, so that one branch is computed.
+    In a turn it computes the windows `taken`, [B] bool, under their packing: all of them in one
+    turn if every two fit, else every second one in each of two. Small batches are not packed, and
+    both are None. Under `vmap` all members take as many turns as the one with most.
+
+    Gradients belong inside `compute`: the number of turns depends on the data.
 
     Args:
         specs: modalities of the model.
         visible: modality -> [B, T].
-        compute: the work on the batch.
+        compute: the work on the batch; windows that are not taken must add nothing.
     """
     flat = layout.flat_visible(specs, visible)
-    if flat.shape[0] < MIN_BATCH or flat.shape[0] % 2:
-        return compute(None)
-    packed, fit = pack(flat)
-    return jax.lax.cond(_all_under_vmap(fit), lambda: compute(packed), lambda: compute(None))
+    windows = flat.shape[0]
+    if windows < MIN_BATCH or windows % 2:
+        return compute(None, None)
+    turns = jnp.where(_all_under_vmap(fits(flat)), 1, 2)
+
+    def turn(k: Array) -> Any:
+        taken = jnp.arange(windows) % turns == k
+        return compute(taken, pack(flat & taken[:, None]))
+
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(turn, 0))
+    add = lambda k, total: jax.tree.map(jnp.add, total, turn(k))  # noqa: E731
+    return jax.lax.fori_loop(0, turns, add, zeros)
 
 
 @jax.custom_batching.custom_vmap

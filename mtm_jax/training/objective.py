@@ -38,6 +38,13 @@ class Batch(flax.struct.PyTreeNode):
     noise: Array | None = None  # [B, K, T, A], standard normal draws of the entropy estimate
     state_noise: Array | None = None  # [B, T, S], what the states that the model sees are off by
 
+    def take(self, windows: Array | None) -> Batch:
+        """Hide all windows but some, [B] bool, and count nothing of the others; None: take all."""
+        if windows is None:
+            return self
+        take = lambda rows: {m: x & windows[:, None] for m, x in rows.items()}  # noqa: E731
+        return self.replace(visible=take(self.visible), counted=take(self.counted))
+
     def inputs(self) -> Tokens:
         """Give the tokens that the model sees; values of hidden ones have no influence."""
         if self.state_noise is None:
@@ -118,15 +125,17 @@ def loss_and_grads(
     """
 
     def of_part(part: Batch, key: Array) -> tuple[Metrics, dict]:
-        def of_params(params: dict, packed: packing.Packed | None) -> tuple[Array, Metrics]:
-            outputs = model.apply(params, part.inputs(), part.visible, key, packed)
-            return loss(config, model, outputs, part, sigma)
+        def of_params(
+            params: dict, batch: Batch, packed: packing.Packed | None
+        ) -> tuple[Array, Metrics]:
+            outputs = model.apply(params, batch.inputs(), batch.visible, key, packed)
+            return loss(config, model, outputs, batch, sigma)
 
-        def compute(packed: packing.Packed | None) -> tuple[Metrics, dict]:
-            grads, metrics = jax.grad(of_params, has_aux=True)(params, packed)
+        def compute(taken: Array | None, packed: packing.Packed | None) -> tuple[Metrics, dict]:
+            grads, metrics = jax.grad(of_params, has_aux=True)(params, part.take(taken), packed)
             return metrics, grads
 
-        return packing.compute_packed(model.config.modalities, part.visible, compute)
+        return packing.sum_over_turns(model.config.modalities, part.visible, compute)
 
     return accumulation.sum_over_parts(of_part, batch, key, config.micro_batches)
 

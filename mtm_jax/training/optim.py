@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -59,8 +60,53 @@ def make_optimizer(
         mask=decay_mask,
     )
     if config.clip_norm > 0:
-        return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
-    return adamw
+        adamw = optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+    return _over_vectors(adamw)
+
+
+def _over_vectors(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Let an optimiser see parameters as `to_vectors` joins them.
+
+    A program that updates a hundred small arrays one by one takes long to compile and to start.
+    """
+
+    def init(params: dict) -> optax.OptState:
+        return optimizer.init(to_vectors(params))
+
+    def update(grads: dict, state: optax.OptState, params: dict) -> tuple[dict, optax.OptState]:
+        vectors, state = optimizer.update(to_vectors(grads), state, to_vectors(params))
+        return _from_vectors(vectors, params), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def to_vectors(params: dict) -> dict[str, Array]:
+    """Join all matrices in the vector "kernel" and everything else in "other"."""
+    groups = _groups(params)
+    return {name: jnp.concatenate([x.ravel() for x in group]) for name, group in groups.items()}
+
+
+def _from_vectors(vectors: dict[str, Array], like: dict) -> dict:
+    """Invert `to_vectors`."""
+    parts = {
+        name: iter(jnp.split(vectors[name], np.cumsum([x.size for x in group])[:-1]))
+        for name, group in _groups(like).items()
+    }
+    take = lambda x, kernel: next(parts[_group(kernel)]).reshape(x.shape)  # noqa: E731
+    return jax.tree.map(take, like, decay_mask(like))
+
+
+def _groups(params: dict) -> dict[str, list[Array]]:
+    """List the arrays of each vector."""
+    groups = {}
+    kernels = jax.tree.leaves(decay_mask(params))
+    for x, kernel in zip(jax.tree.leaves(params), kernels, strict=True):
+        groups.setdefault(_group(kernel), []).append(x)
+    return groups
+
+
+def _group(kernel: bool) -> str:
+    return "kernel" if kernel else "other"
 
 
 def update_average(config: OptimConfig, average: dict, params: dict, step: Array) -> dict:

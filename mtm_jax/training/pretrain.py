@@ -87,7 +87,7 @@ def step(
     metrics, grads = objective.loss_and_grads(
         config, model, state.params, batch, entropy_multiplier(config, state), dropout_key
     )
-    metrics["train/gradient_norm"] = optax.global_norm(grads)
+    metrics["train/gradient_norm"] = optax.global_norm(optim.to_vectors(grads))
 
     optimizer = optim.make_optimizer(config.optim, learning_rate)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -22,7 +22,7 @@ SPECS = (
 NAMES = [m.name for m in SPECS]
 LENGTH = 5 * WINDOW  # tokens of a window
 
-pack = jax.jit(packing.pack)
+pack = jax.jit(lambda visible: (packing.pack(visible), packing.fits(visible)))
 
 
 def draw(seed=0, **patterns):
@@ -116,13 +116,27 @@ def test_windows_fit_exactly_if_the_fullest_with_the_emptiest_do():
 
 
 @pytest.mark.parametrize(
-    ("windows", "shown", "taken"),
-    [(64, 10, True), (64, 11, False), (63, 10, False), (32, 10, False)],
+    ("windows", "shown", "turns"),
+    [(64, 10, 1), (64, 11, 2), (63, 10, None), (32, 10, None)],
 )
-def test_windows_are_packed_where_they_fit_and_it_is_worthwhile(windows, shown, taken):
+def test_windows_are_packed_where_it_is_worthwhile_in_turns_where_they_do_not_fit(
+    windows, shown, turns
+):
     visible = {"states": jnp.broadcast_to(jnp.arange(LENGTH) < shown, (windows, LENGTH))}
-    found = packing.compute_packed(SPECS[:1], visible, lambda packed: jnp.array(packed is not None))
-    assert found == taken
+
+    def compute(taken, packed):
+        if packed is None:
+            return None
+        held = jnp.zeros(windows * LENGTH + 1, int).at[packed.token].set(1)[:-1]
+        return jnp.int32(1), taken.astype(int), held.reshape(windows, LENGTH)
+
+    found = packing.sum_over_turns(SPECS[:1], visible, compute)
+    if turns is None:
+        assert found is None
+        return
+    assert found[0] == turns
+    np.testing.assert_array_equal(found[1], 1)  # every window is taken once
+    np.testing.assert_array_equal(found[2], visible["states"])  # with all that is visible of it
 
 
 def test_gathering_rows_has_the_gradient_of_indexing():
@@ -149,9 +163,13 @@ def test_dropout_acts_in_packed_sequences_too():
     assert (first != second).any(axis=(1, 2)).all()
 
 
-def test_training_packs_and_unpacks_every_visible_token(monkeypatch):
+EVERYTHING = MaskConfig(patterns=(("random", 1.0),), fractions=(1.0,))
+
+
+@pytest.mark.parametrize("shown", [MaskConfig(), EVERYTHING], ids=["one_turn", "two_turns"])
+def test_training_packs_and_unpacks_every_visible_token(monkeypatch, shown):
     specs = tuple(ModalitySpec(m, 1) for m in NAMES)
-    config = PretrainConfig(ModelConfig(specs, WINDOW, 8, 2), batch_size=BATCH)
+    config = PretrainConfig(ModelConfig(specs, WINDOW, 8, 2), shown, batch_size=BATCH)
     data = dataset.make_dataset(trajectories(), WINDOW)
 
     def apply(params, tokens, visible, key, packed):
@@ -172,10 +190,11 @@ def test_training_packs_and_unpacks_every_visible_token(monkeypatch):
 
     taken = []
     found = run()
-    assert sorted(taken) == [False, True]
-    monkeypatch.setattr(packing, "compute_packed", lambda *a: a[2](None))
+    assert set(taken) == {True}
+    taken.clear()
+    monkeypatch.setattr(packing, "sum_over_turns", lambda *a: a[2](None, None))
     expected = run()
-    assert taken[2:] == [False]
+    assert taken == [False]
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, err_msg=name)
 

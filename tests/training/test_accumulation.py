@@ -61,13 +61,13 @@ def whole():
 @pytest.mark.slow
 def test_parts_give_the_step_of_the_whole(whole, monkeypatch):
     asked = []
-    choose = packing.compute_packed
+    choose = packing.sum_over_turns
 
     def recorded(specs, visible, *rest):
         asked.append(visible["states"].shape)
         return choose(specs, visible, *rest)
 
-    monkeypatch.setattr(packing, "compute_packed", recorded)
+    monkeypatch.setattr(packing, "sum_over_turns", recorded)
     state, metrics = train(2)
     assert set(asked) == {(BATCH // 2, WINDOW)}
     assert BATCH // 2 >= packing.MIN_BATCH

@@ -119,25 +119,28 @@ def test_other_differences_are_refused(setup):
         program.make_group_program(trainings)
 
 
-def test_a_group_packs_only_if_the_windows_of_all_fit(setup):
+def test_a_group_takes_one_turn_only_if_the_windows_of_all_fit(setup):
     specs = setup.config.model.modalities
     batch, window = packing.MIN_BATCH, setup.config.model.window
     nothing, everything = (
         {m.name: jnp.full((batch, window), seen) for m in specs} for seen in (False, True)
     )
 
-    def choose(visible):
-        def compute(packed):
-            return jnp.bool_(packed is not None)
+    def take(visible):
+        def compute(taken, packed):
+            return {"turns": jnp.int32(1), "taken": taken.astype(int)}
 
-        return packing.compute_packed(specs, visible, compute)
+        return packing.sum_over_turns(specs, visible, compute)
 
-    for choose_all in (jax.vmap(choose), lambda v: jax.vmap(jax.vmap(choose))(add_axis(v))[0]):
-        for masks, taken in (((nothing, nothing), True), ((nothing, everything), False)):
+    def twice(visible):
+        return jax.tree.map(lambda x: x[0], jax.vmap(jax.vmap(take))(add_axis(visible)))
+
+    for take_all in (jax.vmap(take), twice):
+        for masks, turns in (((nothing, nothing), 1), ((nothing, everything), 2)):
             visible = {m.name: jnp.stack([mask[m.name] for mask in masks]) for m in specs}
-            assert choose_all(visible).tolist() == [taken] * 2
-            # Only one way is computed.
-            assert "cond[" in str(jax.make_jaxpr(choose_all)(visible))
+            found = take_all(visible)
+            assert found["turns"].tolist() == [turns] * 2
+            assert (found["taken"] == 1).all()
 
 
 def add_axis(tree):

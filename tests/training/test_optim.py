@@ -41,6 +41,22 @@ def test_a_step_without_gradients_shrinks_matrices_and_nothing_else():
         np.testing.assert_allclose(update, expected, rtol=1e-6, err_msg=name)
 
 
+def test_arrays_are_updated_as_each_would_be_by_itself():
+    params = model.make_model(CONFIG).init(jax.random.key(0))
+    grads = jax.tree.map(lambda x: jnp.sin(x + jnp.arange(x.size).reshape(x.shape)), params)
+    config = OptimConfig(0.1, warmup_steps=0, total_steps=10, weight_decay=0.5, clip_norm=1.0)
+    adamw = optax.adamw(optim.make_schedule(config), weight_decay=0.5, mask=optim.decay_mask)
+    plain = optax.chain(optax.clip_by_global_norm(1.0), adamw)
+    found, expected = (
+        flat(jax.jit(o.update)(grads, o.init(params), params)[0])
+        for o in (optim.make_optimizer(config), plain)
+    )
+    for name, update in found.items():
+        np.testing.assert_allclose(update, expected[name], rtol=1e-5, err_msg=name)
+    joined = optim.to_vectors(grads)
+    np.testing.assert_allclose(optax.global_norm(joined), optax.global_norm(grads), rtol=1e-6)
+
+
 def test_schedule_warms_up_linearly_and_falls_as_a_cosine_to_zero():
     config = OptimConfig(learning_rate=2.0, warmup_steps=40, total_steps=140)
     steps = jnp.array([0, 10, 40, 90, 115, 140, 200])

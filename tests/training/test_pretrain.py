@@ -395,6 +395,8 @@ def test_validation_errors_are_over_hidden_tokens(m3pc, windows, on_hidden, erro
 
     network = m3pc.model._replace(apply=apply, config=ModelConfig(specs("mtm"), WINDOW, 16, 2))
     batch = objective.mask_batch(network, m3pc.stats, windows, random_masks())
-    found = held_out.hidden_errors(network, {}, batch, ("states", "actions"), "valid/test")
-    assert set(found) == {"valid/test/states", "valid/test/actions"}
-    assert all(float(value) == pytest.approx(error) for value in found.values())
+    found = held_out.hidden_errors(network, {}, batch)
+    assert {m: set(errors) for m, errors in found.items()} == {
+        m: {m} for m in ("states", "returns", "actions")
+    }
+    assert all(float(v) == pytest.approx(error) for v in jax.tree.leaves(found))
