@@ -23,6 +23,8 @@ PLAN = {
     "history": 4,  # past steps in view
     "horizon": 4,  # planned steps, the present one included (h)
     "lambda_": 0.6,  # weight of longer n-step returns: 0 trusts the first value, 1 the last
+    "falls": "ignored",  # expected: what follows counts as far as it is reached; asks the critic
+    "fall_penalty": 0.0,  # cost of an expected fall, in returns
     "current_state": "true",  # state that stands for the present: true or reconstructed
     "convention": "equation3",  # values and discount of equation3, or those of the released code
     "pruned": True,  # compute only the tokens that are needed; False: full passes, same numbers
@@ -47,7 +49,9 @@ def plan_0() -> dict:
 
 def plan_v() -> dict:
     """Options of M3PC guided by the critic's values of states."""
-    return plan_q() | {"spread": 0.5}
+    return {name: value for name, value in plan_q().items() if name != "pessimism"} | {
+        "spread": 0.5
+    }
 
 
 def plan_q() -> dict:
@@ -58,6 +62,8 @@ def plan_q() -> dict:
         "xi_unit": "std",
         "spread": 1.0,
         "readout": "fd",
+        # Of the critic's ensemble: its mean less so many standard deviations; unset: its least.
+        "pessimism": config_dict.placeholder(float),
     }
 
 

@@ -97,7 +97,8 @@ def plan_with(config: config_dict.ConfigDict, method: str, value: Any) -> PlanCo
 def _check_type(study: str, value: Any) -> None:
     """Refuse a value of another type than the setting's default; a whole number is a number."""
     default = getattr(PlanConfig(), study)
-    kinds = {type(default)} | ({int} if isinstance(default, float) else set())
+    number = default is None or isinstance(default, float)
+    kinds = {int, float} if number else {type(default)}
     if type(value) not in kinds:
         raise UserError(
             f"{study} {value!r} is of type {type(value).__name__}; give values like {default!r} "

@@ -282,6 +282,10 @@ class CriticConfig:
 
     hidden: tuple[int, ...] = (256, 256)
     members: int = 2  # networks of the Q ensemble
+    # Members drawn for every update, the least of which is what V learns from; 0: all of them.
+    least_of: int = 0
+    layer_norm: bool = False  # normalise the hidden layers of Q and V
+    terminals: bool = False  # also learn how probably a state ends the episode
     expectile: float = 0.7  # tau: V is this expectile of Q over the data's actions
     discount: float = 0.99  # discount of future rewards
     unit: float = 1.0  # unit in which values are learnt, in returns
@@ -297,6 +301,10 @@ class CriticConfig:
         for name in ("members", "batch_size", "total_steps"):
             value = getattr(self, name)
             _require(value >= 1, f"{name} is {value}; it must be at least 1")
+        _require(
+            0 <= self.least_of <= self.members,
+            f"least_of is {self.least_of}; it must be 1 to {self.members} members, or 0 for all",
+        )
         _require(
             0 < self.expectile < 1,
             f"expectile is {self.expectile}; it must be between 0 and 1, such as 0.7",
@@ -371,6 +379,13 @@ class PlanConfig:
     spread: float | None = None
     # The prompt under which rewards and returns are read; None: "rp" under "returns", else "fd".
     readout: Literal["fd", "rp"] | None = None
+    # The least member of a critic's ensemble values a step; or its mean less so many standard
+    # deviations over the members. For guidance "critic".
+    pessimism: float | None = None
+    # Rewards and values after a predicted state count as far as the episode is expected to get
+    # there. The critic says how probably a state ends it.
+    falls: Literal["ignored", "expected"] = "ignored"
+    fall_penalty: float = 0.0  # what an expected fall costs, in units of the return
     current_state: Literal["true", "reconstructed"] = "true"  # s_t in rollouts
     convention: Literal["equation3", "released"] = "equation3"  # F7, F10
     pruned: bool = True  # compute only the tokens that are needed; the numbers are the same
@@ -403,11 +418,31 @@ class PlanConfig:
             "plan current_state 'reconstructed' needs pruned=False: the pruned pass predicts "
             "hidden tokens only, and the present state is visible",
         )
+        for name in ("pessimism", "fall_penalty"):
+            value = getattr(self, name)
+            ok = value is None or 0 <= value < math.inf
+            _require(ok, f"plan {name} is {value}; it must be finite, not negative")
+        _require(
+            self.pessimism is None or self.guidance == "critic",
+            f"plan pessimism is {self.pessimism}, which is for guidance 'critic', and the guidance "
+            f"is {self.guidance!r}; leave it out",
+        )
+        _require(
+            self.falls == "expected" or self.fall_penalty == 0,
+            f"plan fall_penalty is {self.fall_penalty}, and falls are ignored; give "
+            "falls='expected'",
+        )
+        self._check_choice("falls", ("ignored", "expected"))
         self._check_choice("xi_unit", ("std", "raw"))
         self._check_choice("readout", ("fd", "rp"))
         self._check_choice("current_state", ("true", "reconstructed"))
         self._check_choice("convention", ("equation3", "released"))
         self._check_choice("compute_dtype", PRECISIONS)
+
+    @property
+    def expects_falls(self) -> bool:
+        """Whether utilities depend on the probabilities that states end the episode."""
+        return self.falls == "expected" and self.guidance != "none"
 
     def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
         value = getattr(self, name)

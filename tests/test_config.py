@@ -37,6 +37,7 @@ NAN, INF = float("nan"), float("inf")
         *((config.LossConfig(), "sigma_learning_rate", value) for value in (0.0, -1.0, NAN, INF)),
         (config.LossConfig(), "entropy_samples", 0),
         (config.LossConfig(), "entropy_reduction", "mean"),
+        *((config.CriticConfig(), "least_of", value) for value in (-1, 3)),
         *((config.PromptConfig(), "guidance", value) for value in (NAN, INF)),
         *((config.PromptConfig(), "temperature", value) for value in (0.0, -1.0, INF)),
         *((config.PromptConfig(), key, "foo") for key in ("action", "returns_shown")),

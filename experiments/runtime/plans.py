@@ -81,7 +81,7 @@ def actor(
 
 def describe(plan: PlanConfig, world: str, agent: pretrained.Pretrained) -> dict[str, Any]:
     """Say for a row of results how a method planned, and by which critic."""
-    critic = agent.critic if plan.guidance in planner.VALUES else None
+    critic = agent.critic if planner.uses_critic(plan) else None
     return {
         "plan": dataclasses.asdict(planner.with_discount(plan, agent)),
         "action": "expectation",

@@ -52,8 +52,12 @@ def by_planning(
         raise UserError(f"{method} plans, and options of acting by a prompt were given; use rcbc")
     plan = plan_config(method) if plan is None else plan
     check_guidance(method, plan)
-    value = VALUES.get(plan.guidance)
-    critic = None if value is None else agent.require_critic()
+    critic = agent.require_critic() if uses_critic(plan) else None
+    if plan.expects_falls and "end" not in critic.params:
+        raise UserError(
+            "this plan expects falls, and the run's critic does not know which states end an "
+            "episode; train one with --config.critic.terminals=True, or use falls='ignored'"
+        )
     agent = with_precision(agent, plan.compute_dtype)
     if world is not None:
         require_same_task(agent, world)
@@ -63,9 +67,10 @@ def by_planning(
         agent.model,
         plan,
         agent.info.max_episode_steps,
-        value,
+        value_of(plan),
         explore,
         None if world is None else world.model,
+        end_probability if plan.expects_falls else None,
     )
     weights = compiled.Weights(
         agent.params,
@@ -86,9 +91,10 @@ def compiled_planner(
     value: Callable | None,
     explore: bool,
     world_model: Model | None,
+    ends: Callable | None,
 ) -> compiled.Planner:
     """Keep what `compiled.make_planner` compiles, for all actors that plan alike."""
-    return compiled.make_planner(model, plan, max_episode_steps, value, explore, world_model)
+    return compiled.make_planner(model, plan, max_episode_steps, value, explore, world_model, ends)
 
 
 def bind(
@@ -177,11 +183,39 @@ def state_value(critic: tuple, states: Array, actions: Array) -> Array:
     return iql.v_values(params, stats, states)
 
 
+@functools.cache
+def pessimistic_q(pessimism: float) -> Callable[[tuple, Array, Array], Array]:
+    """Value steps by the mean of the ensemble less so many standard deviations over it."""
+
+    def value(critic: tuple, states: Array, actions: Array) -> Array:
+        params, stats = critic
+        q = iql.q_values(params, stats, states, actions)
+        return q.mean(0) - pessimism * q.std(0)
+
+    return value
+
+
+def end_probability(critic: tuple, states: Array) -> Array:
+    """Say how probably states end the episode: [..., S] raw -> [...]."""
+    params, stats = critic
+    return iql.end_probabilities(params, stats, states)
+
+
 # Guidance -> what a critic says of steps, where the guidance needs one.
 VALUES: dict[str, Callable[[tuple, Array, Array], Array]] = {
     "value": state_value,
     "critic": least_q,
 }
+
+
+def value_of(plan: PlanConfig) -> Callable[[tuple, Array, Array], Array] | None:
+    """Look up what a critic says of the steps of a plan; None where none is asked."""
+    return VALUES.get(plan.guidance) if plan.pessimism is None else pessimistic_q(plan.pessimism)
+
+
+def uses_critic(plan: PlanConfig) -> bool:
+    """Say whether a plan asks a critic."""
+    return plan.guidance in VALUES or plan.expects_falls
 
 
 def check_guidance(method: str, plan: PlanConfig) -> None:

@@ -20,25 +20,29 @@ class Q(nn.Module):
 
     hidden: Sequence[int] = (256, 256)
     members: int = 2
+    normalised: bool = False  # by a LayerNorm before every activation
 
     @nn.compact
     def __call__(self, obs: Array, action: Array) -> Array:
         x = jnp.concatenate([obs, action], axis=-1)
         # Separate matrices: one batched matmul over the members is slower on the CPU.
         values = [
-            networks.MLP((*self.hidden, 1), name=f"member_{m}")(x) for m in range(self.members)
+            networks.MLP((*self.hidden, 1), normalised=self.normalised, name=f"member_{m}")(x)
+            for m in range(self.members)
         ]
         return jnp.stack([v[..., 0] for v in values])
 
 
 class V(nn.Module):
-    """A state value: obs [..., S] -> [...]."""
+    """A state value, or another number of a state: obs [..., S] -> [...]."""
 
     hidden: Sequence[int] = (256, 256)
+    normalised: bool = False  # by a LayerNorm before every activation
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
-        return networks.MLP((*self.hidden, 1), name="mlp")(obs)[..., 0]
+        mlp = networks.MLP((*self.hidden, 1), normalised=self.normalised, name="mlp")
+        return mlp(obs)[..., 0]
 
 
 class NormalActor(nn.Module):

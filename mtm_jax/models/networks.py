@@ -55,16 +55,21 @@ def dense(
 
 
 class MLP(nn.Module):
-    """Dense layers with activations between them: [..., D] -> [..., widths[-1]]."""
+    """Dense layers with activations between them: [..., D] -> [..., widths[-1]].
+
+    `normalised` puts a LayerNorm before every activation.
+    """
 
     widths: Sequence[int]
     activation: Callable[[Array], Array] = nn.relu
+    normalised: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for i, width in enumerate(self.widths):
             x = dense(width, f"layer_{i}")(x)
             if i + 1 < len(self.widths):
+                x = layer_norm(f"norm_{i}")(x) if self.normalised else x
                 x = self.activation(x)
         return x
 

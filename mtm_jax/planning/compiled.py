@@ -51,6 +51,7 @@ def make_planner(
     critic_fn: options.CriticFn | None = None,
     explore: bool = False,
     world_model: Model | None = None,
+    end_fn: options.EndFn | None = None,
 ) -> Planner:
     """Compile the decisions of a model; see `Planner`.
 
@@ -61,6 +62,7 @@ def make_planner(
         critic_fn: values steps under guidance "critic", and states under "value".
         explore: draw actions instead of taking expectations.
         world_model: predicts what candidates lead to; by default the model that proposes them.
+        end_fn: says how probably states end the episode, where falls are expected.
 
     Raises:
         UserError: the models cannot carry out such a plan.
@@ -68,7 +70,7 @@ def make_planner(
     check(model, config, critic_fn)
     if world_model is not None:
         check(world_model, config, critic_fn)
-    steps = options.make_steps(config, max_episode_steps, critic_fn, explore)
+    steps = options.make_steps(config, max_episode_steps, critic_fn, explore, end_fn)
 
     def decide(
         horizon: int,
@@ -93,6 +95,7 @@ def make_planner(
                 num_candidates=config.candidates,
                 length=steps.length_fn(context, horizon),
                 spread=config.spread,
+                fall_fn=steps.fall_fn and functools.partial(steps.fall_fn, weights.critic),
             )
 
         keys = jax.random.split(key, contexts.slot.shape[0])

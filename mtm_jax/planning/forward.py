@@ -29,6 +29,8 @@ from mtm_jax.planning import worlds
 ValueFn: TypeAlias = Callable[[worlds.Rollout, Array, Array], Array]
 # (rewards [N, h], values [N, h], length []) -> utilities [N].
 ScoreFn: TypeAlias = Callable[[Array, Array, Array], Array]
+# (rollout, values [N, h]) -> rewards and values that are expected where an episode may end, [N, h].
+FallFn: TypeAlias = Callable[[worlds.Rollout, Array], tuple[Array, Array]]
 WeighFn: TypeAlias = Callable[[Array], Array]  # utilities [N] -> weights [N], which sum to one
 ChooseFn: TypeAlias = Callable[[Array, Array, Array], Array]  # (key, weights, [N, A]) -> [A]
 
@@ -58,6 +60,7 @@ def plan(
     num_candidates: int,
     length: Array,
     spread: float = 1.0,
+    fall_fn: FallFn | None = None,
 ) -> Plan:
     """Choose an action for one environment (M3PC algorithm 1).
 
@@ -70,13 +73,17 @@ def plan(
         num_candidates: N.
         length: steps of the horizon that count towards the utility, [] int in 1..h.
         spread: multiplies the standard deviations of the policy.
+        fall_fn: part of step 4; None: the episode does not end before the time limit.
     """
     candidate_key, choice_key = jax.random.split(key)
     policy = world.policy(context, target)
     candidates = propose(candidate_key, policy, num_candidates, spread)  # 1
     rollout = world.rollout(context, candidates)  # 2
     values = value_fn(rollout, candidates, context.t)  # 3
-    utilities = score_fn(rollout.rewards, values, length)  # 4
+    rewards = rollout.rewards
+    if fall_fn is not None:
+        rewards, values = fall_fn(rollout, values)
+    utilities = score_fn(rewards, values, length)  # 4
     weights = weigh_fn(utilities)  # 5
     action = choose_fn(choice_key, weights, candidates[:, 0])
     return Plan(action, candidates, rollout, values, utilities, weights, length)

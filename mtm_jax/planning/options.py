@@ -18,6 +18,10 @@ from mtm_jax.planning import forward, scoring, worlds
 CriticFn: TypeAlias = Callable[[object, Array, Array], Array]
 
 
+# (critic, states [..., S] raw) -> probabilities that these end the episode, [...].
+EndFn: TypeAlias = Callable[[object, Array], Array]
+
+
 class Steps(NamedTuple):
     """Steps 3 to 5 of `forward.plan`, and what they are computed over."""
 
@@ -27,6 +31,8 @@ class Steps(NamedTuple):
     score_fn: forward.ScoreFn
     weigh_fn: forward.WeighFn
     choose_fn: forward.ChooseFn
+    # `forward.FallFn` after the critic; None where falls are ignored.
+    fall_fn: Callable[[object, worlds.Rollout, Array], tuple[Array, Array]] | None = None
 
 
 class Convention(NamedTuple):
@@ -58,7 +64,11 @@ CHOICES: dict[bool, forward.ChooseFn] = {
 
 
 def make_steps(
-    config: PlanConfig, max_episode_steps: int, critic_fn: CriticFn | None, explore: bool
+    config: PlanConfig,
+    max_episode_steps: int,
+    critic_fn: CriticFn | None,
+    explore: bool,
+    end_fn: EndFn | None = None,
 ) -> Steps:
     """Look up the functions of a plan's settings.
 
@@ -67,6 +77,7 @@ def make_steps(
         max_episode_steps: the environment's time limit, H_max.
         critic_fn: values steps under guidance "critic", and states under "value".
         explore: draw actions instead of taking expectations.
+        end_fn: says how probably states end the episode, where `config.falls` are expected.
     """
     convention, in_unit = CONVENTIONS[config.convention], UNITS[config.xi_unit]
 
@@ -88,6 +99,10 @@ def make_steps(
     def no_values(critic: object, rollout: worlds.Rollout, actions: Array, t: Array) -> Array:
         return jnp.zeros(rollout.rewards.shape)
 
+    def expect_falls(critic: object, rollout: worlds.Rollout, values: Array) -> tuple[Array, Array]:
+        ends = end_fn(critic, rollout.states)
+        return scoring.expect_falls(rollout.rewards, values, ends, config.fall_penalty)
+
     def weigh(utilities: Array) -> Array:
         return scoring.weights(in_unit(utilities), config.xi)
 
@@ -100,4 +115,5 @@ def make_steps(
     score = functools.partial(
         convention.utilities, discount=config.discount, lambda_=config.lambda_
     )
-    return Steps(length, values[config.guidance], score, weigh, CHOICES[explore])
+    steps = Steps(length, values[config.guidance], score, weigh, CHOICES[explore])
+    return steps._replace(fall_fn=expect_falls) if config.expects_falls else steps

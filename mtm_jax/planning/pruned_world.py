@@ -50,7 +50,10 @@ def pruned_world(
         def ask(own: dict[str, Placed], asked: dict[str, Array]) -> dict[str, Array]:
             return episode.ask(context, own, asked)
 
-        outputs = readout(ask, planned, questions(slots))
+        asked = questions(slots)
+        if config.expects_falls:
+            asked["states"] = slots[1:]
+        outputs = readout(ask, planned, asked)
         predicted = {name: episode.decode(name, output) for name, output in outputs.items()}
         states = _states(context, len(actions), horizon, predicted.get("states"))
         rewards, returns = (

@@ -46,6 +46,26 @@ def utilities(
     return jax.vmap(one)(rewards, values)
 
 
+def expect_falls(rewards: Array, values: Array, ends: Array, penalty: float) -> tuple[Array, Array]:
+    """Count rewards and values as far as the episode is expected to get there.
+
+    A step n is reached with probability c_n = prod_{k=1..n} (1 - ends_k). Its reward becomes
+    c_n (reward_n - penalty ends_{n+1}), its value c_n value_n. The present state ends nothing.
+
+    Args:
+        rewards, values: of the steps, [N, h].
+        ends: how probably the state of each step ends the episode, [N, h].
+        penalty: what a fall costs, in units of the return.
+
+    Returns:
+        rewards and values, [N, h]; the last reward, which no utility counts, is without penalty.
+    """
+    ends = ends.at[:, 0].set(0.0)
+    reached = jnp.cumprod(1.0 - ends, axis=1)
+    following = jnp.pad(ends[:, 1:], [(0, 0), (0, 1)])
+    return reached * (rewards - penalty * following), reached * values
+
+
 def length_to_limit(length: Array, t: Array, max_episode_steps: int) -> Array:
     """Count the steps of the horizon before the time limit, [], and at least the present one."""
     return jnp.clip(max_episode_steps - t, 1, length)

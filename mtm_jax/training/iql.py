@@ -3,7 +3,7 @@
 One update, everything read from the old parameters: draw transitions -> V towards an expectile of
 the target Q over the data's actions -> Q towards r + discount * V(s'), a terminal without V(s')
 (the release bootstraps there too: F2) -> optional policy by advantage-weighted regression
--> average of the target Q.
+-> optional probability that a state ends the episode -> average of the target Q.
 
 Values are learnt in `CriticConfig.unit`: a network starts near zero and moves by about its learning
 rate, so values of some hundreds cost it thousands of updates. Losses and results are in raw units.
@@ -31,7 +31,7 @@ from mtm_jax.training.program import Metrics, Training
 
 
 class IQLState(flax.struct.PyTreeNode):
-    """Everything that a restart needs; `policy` and its optimiser are None where none is learnt."""
+    """Everything that a restart needs; what is not learnt, and its optimiser, are None."""
 
     q: dict
     target_q: dict
@@ -42,6 +42,8 @@ class IQLState(flax.struct.PyTreeNode):
     policy_opt: optax.OptState | None
     key: Array  # folded with `step`, never advanced
     step: Array  # updates done, [] int32
+    end: dict | None = None  # logit that a state ends the episode
+    end_opt: optax.OptState | None = None
 
 
 class Critic(NamedTuple):
@@ -54,18 +56,19 @@ class Critic(NamedTuple):
 
 
 def raw_params(state: IQLState, config: CriticConfig) -> dict:
-    """Collect what acting and planning need: "q" and "v", and "policy" where there is one.
+    """Collect what acting and planning need: "q" and "v", and "policy" and "end" if learnt.
 
     The unit that values are learnt in goes into the last layers, so that these networks value in
     sums of raw rewards.
     """
     q = {name: _scale_output(mlp, config.unit) for name, mlp in state.q.items()}
     found = {"q": q, "v": {"mlp": _scale_output(state.v["mlp"], config.unit)}}
-    return found if state.policy is None else found | {"policy": state.policy}
+    further = {"policy": state.policy, "end": state.end}
+    return found | {name: params for name, params in further.items() if params is not None}
 
 
 def _scale_output(mlp: dict, factor: float) -> dict:
-    last = f"layer_{len(mlp) - 1}"
+    last = f"layer_{len(_widths(mlp)) - 1}"
     return mlp | {last: jax.tree.map(lambda x: factor * x, mlp[last])}
 
 
@@ -89,6 +92,17 @@ def v_values(params: dict, stats: tokens.Stats, obs: Array) -> Array:
     return _apply_v(params["v"], tokens.encode(stats, obs))
 
 
+def end_probabilities(params: dict, stats: tokens.Stats, obs: Array) -> Array:
+    """Say how probably states end their episode, by a terminal: [..., S] raw -> [...].
+
+    Args:
+        params: `Critic.params` of a critic that was trained with `CriticConfig.terminals`.
+        stats: of the states.
+        obs: states.
+    """
+    return jax.nn.sigmoid(_apply_v(params["end"], tokens.encode(stats, obs)))
+
+
 def make_training(
     config: CriticConfig, obs_dim: int, action_dim: int, stats: tokens.Stats
 ) -> Training:
@@ -108,11 +122,15 @@ def init_state(key: Array, config: CriticConfig, obs_dim: int, action_dim: int) 
     """Draw initial parameters; the target starts as a copy of Q."""
     q_key, v_key, policy_key, run_key = jax.random.split(key, 4)
     obs, action = jnp.zeros((1, obs_dim)), jnp.zeros((1, action_dim))
-    q = critics.Q(config.hidden, config.members).init(q_key, obs, action)["params"]
-    v = critics.V(config.hidden).init(v_key, obs)["params"]
-    policy = None
+    q_network = critics.Q(config.hidden, config.members, config.layer_norm)
+    q = q_network.init(q_key, obs, action)["params"]
+    v = critics.V(config.hidden, config.layer_norm).init(v_key, obs)["params"]
+    policy, end = None, None
     if config.policy:
         policy = critics.NormalActor(action_dim, config.hidden).init(policy_key, obs)["params"]
+    if config.terminals:
+        end_key = jax.random.fold_in(key, 1)  # the others stay what they are without it
+        end = critics.V(config.hidden, config.layer_norm).init(end_key, obs)["params"]
     optimizer, policy_optimizer = _optimizers(config)
     return IQLState(
         q=q,
@@ -124,6 +142,8 @@ def init_state(key: Array, config: CriticConfig, obs_dim: int, action_dim: int) 
         policy_opt=policy_optimizer.init(policy) if config.policy else None,
         key=run_key,
         step=jnp.zeros((), jnp.int32),
+        end=end,
+        end_opt=optimizer.init(end) if config.terminals else None,
     )
 
 
@@ -150,7 +170,7 @@ def update(
     """Update all networks once on one batch, raw observations."""
     obs, next_obs = (tokens.encode(stats, x) for x in (batch.obs, batch.next_obs))
     next_v = _apply_v(state.v, next_obs)
-    target_q = _apply_q(state.target_q, obs, batch.actions).min(0)
+    target_q = _least(_apply_q(state.target_q, obs, batch.actions), state, config)
     optimizer, policy_optimizer = _optimizers(config)
 
     v, v_opt, v_loss, advantage = optim.descend(
@@ -173,9 +193,34 @@ def update(
             *(state.policy, state.policy_opt, policy_optimizer),
         )
         state = state.replace(policy=policy, policy_opt=policy_opt)
+    if config.terminals:
+        end, end_opt, metrics["critic/end_loss"], _ = optim.descend(
+            lambda p: _end_loss(p, next_obs, batch.terminals), state.end, state.end_opt, optimizer
+        )
+        state = state.replace(end=end, end_opt=end_opt)
     target = optax.incremental_update(q, state.target_q, config.polyak)
     state = state.replace(q=q, target_q=target, v=v, q_opt=q_opt, v_opt=v_opt, step=state.step + 1)
     return state, metrics
+
+
+def _least(q: Array, state: IQLState, config: CriticConfig) -> Array:
+    """Least of the members that are drawn for an update, [members, ...] -> [...]."""
+    if config.least_of in (0, config.members):
+        return q.min(0)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
+    drawn = jax.random.choice(key, config.members, (config.least_of,), replace=False)
+    return q[drawn].min(0)
+
+
+def _end_loss(params: dict, next_obs: Array, terminals: Array) -> tuple[Array, Array]:
+    """Negative log likelihood of the data's terminals, and the mean probability of one.
+
+    A terminal is a property of the state that it led to. Where the data lack that state, the last
+    one before it stands for it (`dataset.sample_transitions`).
+    """
+    logits = _apply_v(params, next_obs)
+    loss = optax.sigmoid_binary_cross_entropy(logits, terminals)
+    return jnp.mean(loss), jnp.mean(jax.nn.sigmoid(logits))
 
 
 def _v_loss(params: dict, config: CriticConfig, obs: Array, target_q: Array) -> tuple[Array, Array]:
@@ -206,14 +251,17 @@ def _policy_loss(
 
 
 def _apply_q(params: dict, obs: Array, action: Array) -> Array:
-    hidden = _widths(params["member_0"])[:-1]
-    return critics.Q(hidden, members=len(params)).apply({"params": params}, obs, action)
+    mlp = params["member_0"]
+    network = critics.Q(_widths(mlp)[:-1], len(params), "norm_0" in mlp)
+    return network.apply({"params": params}, obs, action)
 
 
 def _apply_v(params: dict, obs: Array) -> Array:
-    return critics.V(_widths(params["mlp"])[:-1]).apply({"params": params}, obs)
+    network = critics.V(_widths(params["mlp"])[:-1], "norm_0" in params["mlp"])
+    return network.apply({"params": params}, obs)
 
 
 def _widths(mlp: dict) -> tuple[int, ...]:
     """Layer widths of an MLP: parameters alone tell what they are for."""
-    return tuple(mlp[f"layer_{i}"]["bias"].shape[-1] for i in range(len(mlp)))
+    layers = sum(name.startswith("layer_") for name in mlp)
+    return tuple(mlp[f"layer_{i}"]["bias"].shape[-1] for i in range(layers))

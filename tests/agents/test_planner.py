@@ -81,6 +81,35 @@ def test_a_critic_values_states_whatever_the_actions(agent):
     np.testing.assert_allclose(found, [iql.v_values(*asked, states)] * 2)
 
 
+def test_a_pessimist_takes_the_mean_less_the_spread_of_the_ensemble(agent):
+    states, actions = jnp.ones((4, 11)), jnp.zeros((4, 3))
+    critic = agent.critic.params, agent.critic.stats
+    one, other = iql.q_values(*critic, states, actions)
+    found = planner.pessimistic_q(0.5)(critic, states, actions)
+    expected = (one + other) / 2 - 0.5 * jnp.abs(one - other) / 2
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    plan = planner.plan_config("m3pc_q", pessimism=0.5)
+    assert planner.value_of(plan) is planner.pessimistic_q(0.5)  # else it compiles anew
+
+
+def test_falls_are_expected_by_a_critic_that_knows_them(agent):
+    plan = planner.plan_config("m3pc_m", falls="expected", fall_penalty=10.0, **SMALL)
+    with pytest.raises(UserError, match="train one with --config.critic.terminals=True"):
+        acting.make_actor(agent, "m3pc_m", plan=plan)
+    without = dataclasses.replace(agent, critic=None)
+    with pytest.raises(UserError, match="this run has no critic"):
+        acting.make_actor(without, "m3pc_m", plan=plan)
+    control = planner.plan_config("m3pc_0", falls="expected", **SMALL)
+    acting.make_actor(without, "m3pc_0", plan=control)
+    config = CriticConfig(hidden=(8,), terminals=True)
+    state = iql.init_state(jax.random.key(0), config, 11, 3)
+    params = iql.raw_params(state, config)
+    knowing = dataclasses.replace(agent, critic=agent.critic._replace(params=params))
+    acting.make_actor(knowing, "m3pc_m", plan=plan)
+    found = planner.end_probability((params, agent.critic.stats), jnp.ones((4, 3, 11)))
+    assert found.shape == (4, 3) and (0 < found).all() and (found < 1).all()
+
+
 def test_a_plan_may_be_computed_in_another_precision(agent):
     plain, half = (
         acting.make_actor(agent, "m3pc_0", plan=planner.plan_config("m3pc_0", **how, **SMALL))

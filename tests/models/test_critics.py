@@ -25,6 +25,16 @@ def test_members_are_independent_functions_of_state_and_action():
     np.testing.assert_allclose(one, values[:, 2], rtol=1e-5, atol=1e-6)
 
 
+def test_normalised_layers_forget_the_scale_of_their_inputs():
+    critic = critics.V((8, 8), normalised=True)
+    variables = critic.init(jax.random.key(0), OBS)
+    mlp = variables["params"]["mlp"]
+    assert {f"norm_{i}" for i in (0, 1)} == {name for name in mlp if name.startswith("norm")}
+    mlp["layer_0"]["bias"] = jnp.zeros(8)
+    small, large = (critic.apply(variables, scale * OBS) for scale in (1.0, 100.0))
+    np.testing.assert_allclose(small, large, atol=1e-3)
+
+
 def test_a_member_learns_alone():
     critic = critics.Q((8,), members=2)
     params = critic.init(jax.random.key(0), OBS, ACTIONS)["params"]

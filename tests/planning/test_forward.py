@@ -496,6 +496,46 @@ def test_guidance_by_values_of_states_is_equation_3_up_to_the_time_limit(t):
     ).all()
 
 
+@pytest.mark.parametrize("guidance", ["returns", "value", "critic"])
+def test_expected_falls_weigh_what_follows_them(guidance):
+    """By hand: a state ends the episode with a probability that is its first dimension."""
+    config = PlanConfig(
+        guidance, discount=GAMMA, lambda_=1.0, falls="expected", fall_penalty=5.0, horizon=3
+    )
+    steps = options.make_steps(
+        config, LIMIT, lambda c, s, a: c * s.sum(-1), False, lambda critic, s: s[..., 0]
+    )
+    rollout, r, v = some_rollout(3), *np.random.default_rng(5).normal(size=(2, 3, 3))
+    p = np.array([[0.9, 0.0, 0.0], [0.9, 0.5, 0.0], [0.9, 0.2, 1.0]])  # the present one is past
+    rollout = rollout._replace(states=rollout.states.at[..., 0].set(p), rewards=jnp.asarray(r))
+    rewards, values = steps.fall_fn(2.0, rollout, jnp.asarray(v))
+    found = steps.score_fn(rewards, values, 3)
+    expected = [
+        r[0, 0] + GAMMA * r[0, 1] + GAMMA**2 * v[0, 2],
+        r[1, 0] - 5.0 * 0.5 + 0.5 * (GAMMA * r[1, 1] + GAMMA**2 * v[1, 2]),
+        r[2, 0] - 5.0 * 0.2 + 0.8 * GAMMA * (r[2, 1] - 5.0),
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_plans_that_expect_falls_predict_the_states_that_they_ask_about(pretrained):
+    """What acts predicts no more than utilities need; what explains predicts everything."""
+    model, params, stats = pretrained
+    config = PlanConfig("returns", 7, falls="expected", fall_penalty=50.0)
+    planner = compiled.make_planner(
+        model, config, LIMIT, end_fn=lambda scale, s: jax.nn.sigmoid(scale * s.sum(-1))
+    )
+    args = compiled.Weights(params, stats, 3.0), contexts_after(6, 4), jnp.float32(1.5)
+    found, plans = (
+        planner.act(*args, jax.random.key(5))[0],
+        planner.explain(*args, jax.random.key(5)),
+    )
+    np.testing.assert_allclose(found, plans.action, rtol=1e-4, atol=1e-5)
+    steps = options.make_steps(config, LIMIT, None, False)
+    ignored = jax.vmap(steps.score_fn)(plans.rollout.rewards, plans.values, plans.length)
+    assert np.abs(plans.utilities - ignored).max() > 1.0
+
+
 @pytest.mark.parametrize("steps", [0, 6])
 def test_the_control_decides_like_predicted_returns_that_weigh_nothing(pretrained, steps):
     """The same key draws the same candidates, and no rollout is computed for the control."""
@@ -533,6 +573,10 @@ def test_the_control_decides_like_predicted_returns_that_weigh_nothing(pretraine
         ({"readout": "rq"}, "readout is 'rq'; choose fd or rp"),
         ({"guidance": "q"}, "guidance is 'q'; choose none or returns or value or critic"),
         ({"guidance": "none", "xi": 1.0}, "xi is 1.0; without guidance there are no utilities"),
+        ({"guidance": "critic", "pessimism": -1.0}, "pessimism is -1.0; it must be finite"),
+        ({"pessimism": 1.0}, "which is for guidance 'critic', and the guidance is 'returns'"),
+        ({"fall_penalty": 10.0}, "fall_penalty is 10.0, and falls are ignored"),
+        ({"falls": "soft"}, "falls is 'soft'; choose ignored or expected"),
         ({"compute_dtype": "int8"}, "compute_dtype is 'int8'; choose '' or float32 or bfloat16"),
         ({"current_state": "reconstructed"}, "'reconstructed' needs pruned=False"),
     ],

@@ -112,6 +112,7 @@ WORLD = config.CriticConfig(
     total_steps=900,
     policy=True,
     policy_temperature=2.0,
+    terminals=True,
 )
 
 
@@ -142,6 +143,48 @@ def trained():
     for _ in range(3):
         state, metrics = compiled.run(state, data, WORLD.total_steps // 3)
     return state, stats, metrics
+
+
+def test_states_end_episodes_as_often_as_in_the_data(trained):
+    """The world lacks what follows a terminal, so that the last state counts as the end."""
+    state, stats, metrics = trained
+    params = iql.raw_params(state, WORLD)
+    found = iql.end_probabilities(params, stats, jnp.eye(4))
+    np.testing.assert_allclose(found[1:], [0.5, 0.0, 1.0], atol=0.06)
+    assert 0 < metrics["critic/end_loss"] < 0.5
+
+
+def test_an_ensemble_is_no_different_for_what_is_learnt_beside_it():
+    plain, more = (
+        iql.init_state(jax.random.key(0), config.CriticConfig((8,), terminals=t), 4, 2)
+        for t in (False, True)
+    )
+    assert plain.end is None and "end" not in iql.raw_params(plain, config.CriticConfig((8,)))
+    jax.tree.map(np.testing.assert_array_equal, (plain.q, plain.v), (more.q, more.v))
+
+
+def test_normalised_networks_are_known_by_their_parameters_and_value_in_raw_units():
+    settings = config.CriticConfig((8, 8), layer_norm=True, unit=10.0)
+    state = iql.init_state(jax.random.key(0), settings, 4, 2)
+    stats, obs = tokens.identity_stats(4), jax.random.normal(jax.random.key(1), (6, 4))
+    raw = iql.raw_params(state, settings)
+    ours = iql.q_values(raw, stats, obs, jnp.zeros((6, 2)))
+    network = critics.Q((8, 8), normalised=True)
+    expected = network.apply({"params": state.q}, obs, jnp.zeros((6, 2)))
+    np.testing.assert_allclose(ours, 10 * expected, rtol=1e-4, atol=1e-5)
+    v = critics.V((8, 8), normalised=True).apply({"params": state.v}, obs)
+    np.testing.assert_allclose(iql.v_values(raw, stats, obs), 10 * v, rtol=1e-4, atol=1e-5)
+
+
+def test_the_target_is_the_least_of_the_members_that_an_update_draws():
+    settings = config.CriticConfig((8,), members=5, least_of=2)
+    state = iql.init_state(jax.random.key(0), settings, 4, 2)
+    q = jnp.arange(5.0)[:, None] * jnp.ones((5, 3))  # member m says m
+    least = [float(iql._least(q, state.replace(step=jnp.int32(n)), settings)[0]) for n in range(40)]
+    assert set(least) == {0.0, 1.0, 2.0, 3.0}  # never the largest of five
+    assert 6 < sum(m == 0.0 for m in least) < 26  # two of five times
+    every = dataclasses.replace(settings, least_of=0)
+    np.testing.assert_array_equal(iql._least(q, state, every), jnp.zeros(3))
 
 
 def test_values_of_a_chain_of_a_loop_and_of_a_bandit_are_their_closed_forms(trained):
