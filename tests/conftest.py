@@ -1,17 +1,24 @@
-"""What all tests share: the device, the profile of hypothesis, the root of the repository."""
+"""What all tests share: the device, compiled programs, tiny runs, the root of the repository."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.metadata
 import logging
 import os
 import pathlib
+import shutil
+import tempfile
 
 # Before jax is imported anywhere. Test processes side by side would fight over one accelerator's
 # memory; set JAX_PLATFORMS to test on one.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# What tests compile stays out of the cache of the user.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")
+# All processes of a run share what they compile, in a new folder: nothing in it is older than the
+# run, and the cache of the user stays as it is.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mtm-jax-tests-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Tests compile more than they compute; the last flag halves what is left, where it is known.
 os.environ.setdefault(
     "XLA_FLAGS",
@@ -28,6 +35,22 @@ import rich
 # The first call of a jitted function compiles, which no deadline survives.
 hypothesis.settings.register_profile("jit", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("jit")
+
+# Files with the most to compute, longest first: begun last, one of them would keep one process
+# busy while the others are done.
+LONGEST = ()
+
+
+def pytest_collection_modifyitems(items):
+    """Put the longest files first."""
+    places = {f"tests/{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+
+def pytest_unconfigure():
+    """Remove what was compiled, once no process needs it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -79,17 +102,46 @@ def empty_home(tmp_path, monkeypatch) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def hopper_file(tmp_path_factory) -> pathlib.Path:
+def made_once(tmp_path_factory):
+    """Return a function that has a folder filled by the first process that asks for its name."""
+    ours = tmp_path_factory.getbasetemp()
+    shared = (ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours) / "shared"
+
+    def get(name: str, fill) -> pathlib.Path:
+        folder, complete = shared / name, shared / f"{name}.complete"
+        with locked(shared / f"{name}.lock"):
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                fill(folder)
+                complete.touch()
+        return folder
+
+    return get
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path):
+    """Keep other processes waiting for the same file."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def hopper_file(made_once) -> pathlib.Path:
     """Synthetic hopper data in D4RL's layout: smooth, 12 episodes of 20 to 42 steps."""
     import h5py
 
-    rng = np.random.default_rng(0)
-    episodes = [smooth_episode(rng, 20 + 2 * e) for e in range(12)]
-    path = tmp_path_factory.mktemp("data") / "hopper_medium.hdf5"
-    with h5py.File(path, "w") as file:
-        for name in episodes[0]:
-            file[name] = np.concatenate([episode[name] for episode in episodes])
-    return path
+    def write(folder):
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        episodes = [smooth_episode(rng, 20 + 2 * e) for e in range(12)]
+        with h5py.File(folder / "hopper_medium.hdf5", "w") as file:
+            for name in episodes[0]:
+                file[name] = np.concatenate([episode[name] for episode in episodes])
+
+    return made_once("data", write) / "hopper_medium.hdf5"
 
 
 def smooth_episode(rng: np.random.Generator, steps: int) -> dict[str, np.ndarray]:
@@ -129,28 +181,15 @@ def tiny_config(hopper_file):
 
 
 @pytest.fixture(scope="session")
-def compiled_once(tmp_path_factory):
-    """Let every program of this process that has been compiled before be read back."""
-    import jax
-
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-
-
-@pytest.fixture(scope="session")
-def tiny_run(compiled_once, tiny_config, tmp_path_factory) -> pathlib.Path:
+def tiny_run(made_once, tiny_config) -> pathlib.Path:
     """Folder of a finished pretraining run; tests that change it copy it first."""
     from experiments import pretrain
 
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    pretrain.main(tiny_config(folder))
-    return folder
+    return made_once("tiny", lambda folder: pretrain.main(tiny_config(folder)))
 
 
 @pytest.fixture(scope="session")
-def drawn_run(tiny_config, tmp_path_factory) -> pathlib.Path:
+def drawn_run(made_once, tiny_config) -> pathlib.Path:
     """Folder of a run with a checkpoint of parameters as they are drawn; copy it to change it."""
     import jax
 
@@ -160,13 +199,14 @@ def drawn_run(tiny_config, tmp_path_factory) -> pathlib.Path:
     from mtm_jax.io import checkpoint
     from mtm_jax.models import trajectory_model as model
 
-    folder = tmp_path_factory.mktemp("drawn") / "run"
-    config = tiny_config(folder)
-    runs.open_run(folder, runs.to_json(config))
-    data = build.load_data(config)
-    network = model.make_model(build.pretrain_config(config, data).model)
-    params = jax.jit(network.init)(jax.random.key(0))
-    drawn = pretrained.Pretrained(network, params, data.stats, data.info, data.returns, 4, 1)
-    saved = {"params": params, "stats": data.stats}
-    checkpoint.Checkpoints(folder).save(1, saved, {"step": 1}, pretrained.describe(drawn))
-    return folder
+    def draw(folder):
+        config = tiny_config(folder)
+        runs.open_run(folder, runs.to_json(config))
+        data = build.load_data(config)
+        network = model.make_model(build.pretrain_config(config, data).model)
+        params = jax.jit(network.init)(jax.random.key(0))
+        drawn = pretrained.Pretrained(network, params, data.stats, data.info, data.returns, 4, 1)
+        saved = {"params": params, "stats": data.stats}
+        checkpoint.Checkpoints(folder).save(1, saved, {"step": 1}, pretrained.describe(drawn))
+
+    return made_once("drawn", draw)

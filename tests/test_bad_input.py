@@ -22,7 +22,7 @@ from experiments.runtime import cli, failures
 from mtm_jax.data.builtin import collector
 from mtm_jax.io import checkpoint
 
-pytestmark = pytest.mark.usefixtures("clean_logging", "empty_home", "compiled_once")
+pytestmark = pytest.mark.usefixtures("clean_logging", "empty_home")
 
 PRETRAIN = (
     "--config=configs/pretrain.py:hopper-medium,preset=paper --config.source={data} "

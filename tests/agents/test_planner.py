@@ -15,8 +15,6 @@ from mtm_jax.errors import UserError
 from mtm_jax.planning import compiled, forward, worlds
 from mtm_jax.training import iql
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 SMALL = {"candidates": 6}
 
 

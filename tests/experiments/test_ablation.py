@@ -9,8 +9,6 @@ from experiments.runtime import cli
 from mtm_jax.errors import UserError
 from mtm_jax.io import records
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def settings(run, **overrides):
     given = {"run": run, "eval.episodes": 2, "plan.candidates": 4}

@@ -25,8 +25,6 @@ from experiments.bench.pytorch import comparison
 from experiments.runtime import cli
 from mtm_jax.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 TINY = {
     "sections": ("training", "critic", "decisions"),
     "encoder_layers": 1,

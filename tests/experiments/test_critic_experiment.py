@@ -18,8 +18,6 @@ from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, metrics, records
 from mtm_jax.training import iql
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 TINY = {
     "critic.unit": 1.0,
     "critic.steps": 30,

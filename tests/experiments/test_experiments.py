@@ -18,8 +18,6 @@ from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, metrics, records, results
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def listing(folder):
     return {f.relative_to(folder): f.read_bytes() for f in folder.rglob("*") if f.is_file()}

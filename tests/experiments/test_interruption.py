@@ -9,16 +9,6 @@ import tiny_programs
 from mtm_jax.io import checkpoint
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_before(tmp_path_factory):
-    """Let the processes of these tests share what they compile."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-    patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    yield
-    patch.undo()
-
-
 def wait_for(path, process):
     while not (path.exists() and path.read_bytes().count(b"\n")):
         assert process.poll() is None, process.communicate()

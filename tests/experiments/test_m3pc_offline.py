@@ -13,8 +13,6 @@ from mtm_jax.errors import UserError
 from mtm_jax.io import records
 from mtm_jax.training import iql
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def settings(run, **overrides):
     given = {"run": run, "eval.episodes": 2, "plan.candidates": 4, "imagined_steps": 0}

@@ -18,8 +18,6 @@ from mtm_jax.errors import UserError
 from mtm_jax.io import records
 from mtm_jax.planning import forward, worlds
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 N, HORIZON, AFTER, FIRST = 5, 3, 4, 4
 
 

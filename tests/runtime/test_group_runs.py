@@ -13,9 +13,6 @@ from experiments.training import group_trainer, run_configs
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, records
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
-
 NAMES = {"seed0", "seed1"}
 
 

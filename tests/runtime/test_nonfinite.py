@@ -17,8 +17,6 @@ from mtm_jax.errors import UserError
 from mtm_jax.training import dataset, program
 from mtm_jax.training import pretrain as pretrain_lib
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 class State(flax.struct.PyTreeNode):
     """A number that doubles, and its optimiser."""
