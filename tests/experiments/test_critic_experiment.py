@@ -11,9 +11,9 @@ import pytest
 
 from configs import critic as page
 from experiments import critic
-from experiments.runtime import cli, runs
+from experiments.runtime import cli, plans, runs
 from experiments.training import build, named_run
-from mtm_jax.agents import critic_files, pretrained
+from mtm_jax.agents import acting, critic_files, planner, pretrained
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, metrics, records
 from mtm_jax.training import iql
@@ -98,6 +98,22 @@ def test_an_agent_brings_the_critic_of_its_run(with_critic, pretrained_run):
     assert agent.critic is None
     with pytest.raises(UserError, match=f"has no critic; train one.*--config.run={pretrained_run}"):
         agent.require_critic()
+
+
+def test_a_critic_with_every_option_guides_plans_that_expect_falls(pretrained_run, tmp_path):
+    run = shutil.copytree(pretrained_run, tmp_path / "run")
+    options = {"members": 3, "least_of": 2, "layer_norm": True, "terminals": True}
+    critic.main(settings(run, **{f"critic__{key}": value for key, value in options.items()}))
+    rows = records.read_jsonl(run / "critic" / "metrics.jsonl")
+    assert 0 < rows[-1]["critic/end_loss"] < rows[0]["critic/end_loss"]
+    agent, obs = pretrained.load(run), np.zeros((2, 11), np.float32)
+    assert iql.q_values(agent.critic.params, agent.critic.stats, obs, obs[:, :3]).shape == (3, 2)
+    falls = {"candidates": 4, "falls": "expected", "fall_penalty": 10.0}
+    for method, further in {"m3pc_v": {}, "m3pc_q": {"pessimism": 1.0}}.items():
+        plan = planner.plan_config(method, **falls, **further)
+        actor = acting.make_actor(agent, method, plan=plan)
+        assert np.isfinite(actor.decide(actor.start(obs))).all()
+        assert plans.describe(plan, "", agent)["critic"]["terminals"]
 
 
 def test_the_same_command_says_that_a_critic_is_finished_and_changes_nothing(copied, capsys):
