@@ -1,5 +1,6 @@
 """Intervals cover what they should, and bars stand for the scores they were given."""
 
+import dataclasses
 import json
 import re
 
@@ -8,6 +9,7 @@ import pytest
 
 from experiments import report
 from experiments.runtime import cli
+from mtm_jax.config import PromptConfig
 from mtm_jax.errors import UserError
 from mtm_jax.plots import scores, statistics
 
@@ -124,6 +126,11 @@ def test_a_report_leaves_studies_out(tmp_path, capsys):
         ({"plan": {"xi": 1.0}}, {"plan": {"xi": 3.0}}, "plan.xi is 1.0 there and 3.0 here"),
         ({}, {"entropy": "none"}, "entropy is 'joint' there and 'none' here"),
         ({}, {"world": "other"}, "world is None there and 'other' here"),
+        (
+            {"prompt": dataclasses.asdict(PromptConfig())},
+            {"prompt": dataclasses.asdict(PromptConfig(action="mean"))},
+            "prompt.action is 'mode' there and 'mean' here",
+        ),
         ({"masks": {"fd": 0.4}}, {"masks": {"fd": 0.1}}, "masks.fd is 0.4 there and 0.1 here"),
     ],
 )
@@ -132,6 +139,13 @@ def test_rows_of_different_kinds_are_no_runs_of_one_method(tmp_path, one, other,
     sentence = f"1.jsonl holds.* than .*0.jsonl: {said}; keep such rows in different folders"
     with pytest.raises(UserError, match=sentence):
         reported(tmp_path, rows)
+
+
+def test_rows_that_do_not_say_how_they_acted_by_a_prompt_did_so_plainly(tmp_path, capsys):
+    plain = {"prompt": dataclasses.asdict(PromptConfig())}
+    rows = [row("hopper-medium", "bc", [1.0], seed=k, **s) for k, s in enumerate((plain, {}))]
+    reported(tmp_path, rows)
+    assert "(2 runs)" in capsys.readouterr().out
 
 
 def test_what_is_asked_for_matters_where_it_is(tmp_path, capsys):
