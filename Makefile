@@ -1,15 +1,15 @@
 # Run contract. Every target installs what it needs into .venv first; that is a no-op when up to date.
 PYTHON ?= python3
 BIN = .venv/bin
-# Test processes; each compiles for itself, so more than two pay off only with many cores.
+# Test processes; each traces and compiles most of what it runs, so more pay off only with more cores.
 WORKERS ?= 2
 PYTEST_FLAGS ?=
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup pretrain critic data behaviours figures test test-slow test-optimised chaos bench gpu lint format clean
+.PHONY: help setup pretrain critic data behaviours figures test test-slow test-promises test-optimised chaos bench gpu lint format clean
 
 help: ## print the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 # What is given to make reaches the programs as it was given, with quotes, dollar signs and spaces:
 # $(call quote,TEXT) makes one word of the shell; $(value NAME) is not expanded.
@@ -71,6 +71,10 @@ test: .venv/.installed ## run the tests, without the slow ones [WORKERS=2 PYTEST
 
 test-slow: .venv/.installed ## run the slow tests
 	$(PYTEST) -m slow $(PYTEST_FLAGS)
+
+test-promises: .venv/.installed ## run the slow tests of what no fast one holds: devices, interruption, damage
+	$(PYTEST) -m slow tests/experiments/test_interruption.py tests/training/test_sharding.py \
+	  tests/io/test_corruption.py $(PYTEST_FLAGS)
 
 # XLA optimises only here: the other tests compile more than they compute.
 test-optimised: .venv/.installed ## run the numerical tests fully optimised

@@ -38,7 +38,13 @@ hypothesis.settings.load_profile("jit")
 
 # Files with the most to compute, longest first: begun last, one of them would keep one process
 # busy while the others are done.
-LONGEST = ()
+LONGEST = (
+    *("planning/test_forward", "experiments/test_experiments", "training/test_pretrain"),
+    *("experiments/test_bench", "data/test_behaviours", "runtime/test_group_runs"),
+    *("agents/test_planner", "training/test_groups", "experiments/test_critic_experiment"),
+    *("experiments/test_plan_signal", "training/test_iql", "io/test_checkpoint", "test_bad_input"),
+    *("agents/test_agent", "experiments/test_m3pc_offline", "experiments/test_ablation"),
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -159,10 +165,18 @@ def smooth_episode(rng: np.random.Generator, steps: int) -> dict[str, np.ndarray
     }
 
 
+@pytest.fixture
+def no_curves(monkeypatch):
+    """Learning curves take longer to draw than tiny runs to train; that of `tiny_run` is drawn."""
+    from mtm_jax.plots import learning_curves
+
+    monkeypatch.setattr(learning_curves, "draw", lambda folder: None)
+
+
 @pytest.fixture(scope="session")
 def tiny_config(hopper_file):
     """Return a function that makes a configuration of seconds, with overrides "KEY=VALUE"."""
-    from experiments.runtime import cli
+    from experiments.runtime import cli, machine
 
     tiny = (
         *(f"source={hopper_file}", "steps=30", "batch_size=16", "log_every=10", "save_every=10"),
@@ -177,7 +191,10 @@ def tiny_config(hopper_file):
         argv.append(f"--config=configs/pretrain.py:{name}")
         return cli.parse(argv, "configs/pretrain.py")
 
-    return make
+    with pytest.MonkeyPatch.context() as patch:
+        # A program that ends says how fast the machine is.
+        patch.setattr(machine.matrix_product_rate, "__defaults__", (64, 1))
+        yield make
 
 
 @pytest.fixture(scope="session")

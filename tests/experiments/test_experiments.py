@@ -18,6 +18,8 @@ from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, metrics, records, results
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 
 def listing(folder):
     return {f.relative_to(folder): f.read_bytes() for f in folder.rglob("*") if f.is_file()}

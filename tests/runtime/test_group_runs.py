@@ -12,7 +12,9 @@ from experiments import pretrain
 from experiments.training import group_trainer, run_configs
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, records
+from mtm_jax.plots import learning_curves
 
+pytestmark = pytest.mark.usefixtures("no_curves")
 NAMES = {"seed0", "seed1"}
 
 
@@ -20,7 +22,9 @@ NAMES = {"seed0", "seed1"}
 def trained(tiny_config, tmp_path_factory):
     """Two seeds, trained together."""
     folder = tmp_path_factory.mktemp("group")
-    pretrain.main(tiny_config(folder, "seeds=2"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning_curves, "draw", lambda folder: None)
+        pretrain.main(tiny_config(folder, "seeds=2"))
     return folder
 
 
