@@ -53,6 +53,6 @@ def get_config(name=""):
 # of table 4 is 0.99; plans guided by a critic that looks only 100 steps ahead fall earlier.
 PRESETS = {
     "small": {"hidden": (128, 128), "discount": 0.997, "steps": 30_000, "polyak": 0.02},
-    "base": {"hidden": (256, 256), "discount": 0.99, "steps": 200_000, "polyak": 0.005},
-    "paper": {"hidden": (256, 256), "discount": 0.99, "steps": 1_000_000, "polyak": 0.005},
+    "base": {"hidden": (256, 256), "discount": 0.997, "steps": 200_000, "polyak": 0.005},
+    "paper": {"hidden": (256, 256), "discount": 0.997, "steps": 1_000_000, "polyak": 0.005},
 }
