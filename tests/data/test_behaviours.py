@@ -408,21 +408,21 @@ def test_a_killed_collection_continues_where_it_stopped(actors, root, sampled, t
     program = f"""
 from mtm_jax.data.builtin import behaviours
 behaviours._SHARD_STEPS = 150
-behaviours.load({NAME!r}, 9000, actors={str(actors)!r}, workers=1, progress=False)
+behaviours.load({NAME!r}, 4500, actors={str(actors)!r}, workers=1, progress=False)
 """
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=root)
-    folder = behaviours.folder(NAME, 9000, 0)
+    folder = behaviours.folder(NAME, 4500, 0)
     while len(kept := list(folder.parent.glob(".partial-*/shard_*.npz"))) < 2:
         assert parent.poll() is None
         time.sleep(0.01)
     parent.kill()
     parent.wait(timeout=20)
     assert not folder.exists()
-    continued = behaviours.load(NAME, 9000, actors=actors, progress=False)
-    assert len(sampled) <= 60 - len(kept)
+    continued = behaviours.load(NAME, 4500, actors=actors, progress=False)
+    assert len(sampled) <= 30 - len(kept)
     assert not list(folder.parent.glob(".partial-*"))
-    whole = [shard.sample(t) for t in shard_tasks(actors, 9000)]
-    assert_equal(continued, assembly.take(whole, [150] * 60))
+    whole = [shard.sample(t) for t in shard_tasks(actors, 4500)]
+    assert_equal(continued, assembly.take(whole, [150] * 30))
 
 
 def shard_tasks(actors, steps):
