@@ -8,14 +8,13 @@ python -m experiments.pretrain --config=configs/pretrain.py:hopper-medium,varian
 python -m experiments.pretrain --config=configs/pretrain.py:hopper-medium,role=world
 python -m experiments.pretrain --config=configs/pretrain.py:walker2d-expert,preset=paper
 
-preset   machine                     data and training    hopper-medium, seed 0
-small    two CPU cores               382 and 407 s        bc 29.8 and 44.0, rcbc 49.7 and 23.2
-base     one GPU                     not trained yet
-paper    one GPU with much memory    not trained yet
+preset   machine          result
+small    two CPU cores    hopper-medium, seeds 0 to 2: bc 38.9, 37.0, 38.8, rcbc 51.4, 45.8, 48.3
+base     one H200         walker2d-medium-replay, seed 0, 10 000 steps: bc 22.2, rcbc 59.6
+paper    one GPU          not trained to the end yet
 
-The scores are means of 20 episodes on two machines, which ran float32 matmuls at 149 and 187
-GFLOP/s (results/pretrain/hopper_medium_quick_start.jsonl and _repeated.jsonl): single runs of this
-preset differ widely. More scores are in docs/results.md.
+Means of 20 episodes: results/pretrain/hopper_medium_three_seeds.jsonl, results/gpu/base_h200.jsonl.
+More scores are in docs/results.md.
 """
 
 from ml_collections import config_dict

@@ -11,6 +11,9 @@ was interrupted; --config.report=True prints what there is and what remains.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import rich.console
 from ml_collections import config_dict
 
@@ -18,11 +21,15 @@ from experiments.arena import entries, jobs, standings
 from experiments.runtime import cli
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
+from mtm_jax.io import records
 
 
 def main(config: config_dict.ConfigDict) -> None:
     """Check everything, do what remains, print the table."""
     check(config)
+    if config.results:
+        show(records.read_jsonl(config.results), config)
+        return
     if not config.report:
         entries.settle(config)
         left = jobs.remaining(config)
@@ -30,10 +37,14 @@ def main(config: config_dict.ConfigDict) -> None:
             jobs.in_processes(config, left)
         else:
             jobs.here(config, left)
-    rows = entries.rows(config, config.recipes)
-    rich.console.Console(width=200).print(standings.table(standings.collect(rows, config), config))
+    show(entries.rows(config, config.recipes), config)
     for job in jobs.remaining(config):
         cli.say(f"remains: {job.label}: {', '.join(job.actings)}")
+
+
+def show(rows: Sequence[Mapping[str, Any]], config: config_dict.ConfigDict) -> None:
+    """Print the table of rows."""
+    rich.console.Console(width=220).print(standings.table(standings.collect(rows, config), config))
 
 
 def check(config: config_dict.ConfigDict) -> None:

@@ -22,7 +22,7 @@ _NAMES = {
     "workers": "{} workers",
     "seeds": "{} seeds",
 }
-_WIDTH = 100
+_WIDTH = 110
 
 
 def show(report: Mapping[str, Any]) -> None:

@@ -151,3 +151,13 @@ def test_a_job_as_a_process_is_given_the_same_settings(tmp_path):
     given = cli.parse(list(jobs.arguments(config, job)), "configs/arena.py")
     assert (given.recipes, given.names, given.actings) == (("default",), NAMES[1:], ("rcbc",))
     assert (given.parallel, given.steps, given.episodes, given.out) == (1, 7, 4, config.out)
+
+
+def test_rows_of_a_file_are_tabulated_and_nothing_is_made(tmp_path, capsys):
+    rows = [row(n, "bc", s, np.full(4, 21.0)) for n in NAMES for s in range(3)]
+    for each in rows:
+        records.append(tmp_path / "rows.jsonl", each)
+    config = settings(tmp_path, results=tmp_path / "rows.jsonl", actings=("bc",))
+    arena.main(config)
+    assert "42.0 [42.0, 42.0]" in capsys.readouterr().out
+    assert not (tmp_path / "arena").exists()

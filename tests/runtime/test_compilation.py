@@ -15,6 +15,7 @@ def jax_config():
     names += ("jax_threefry_gpu_kernel_lowering",)
     before = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_threefry_gpu_kernel_lowering", False)
     yield
     for name, value in before.items():
         jax.config.update(name, value)

@@ -212,6 +212,7 @@ def test_the_policy_prefers_the_action_that_pays(trained):
 def test_metrics_say_what_was_learnt(trained):
     state, _, metrics = trained
     names = ("q_loss", "v_loss", "q_mean", "v_mean", "advantage_std", "policy_loss")
+    names += ("end_loss",)
     assert set(metrics) == {f"critic/{name}" for name in names} | {program.FINITE}
     mean_v = np.mean([2, 2, 2, 2, 2, 0.7, 0.7])  # over the data's steps
     assert float(metrics["critic/v_mean"]) == pytest.approx(mean_v, abs=0.1)
@@ -248,7 +249,7 @@ def test_a_critic_without_a_policy_trains_none_and_has_the_members_asked_for():
     state, metrics = compiled.run(compiled.init(jax.random.key(0)), data, 1)
     assert state.policy is None and state.policy_opt is None
     params = iql.raw_params(state, settings)
-    assert set(params) == {"q", "v"} and "critic/policy_loss" not in metrics
+    assert set(params) == {"q", "v", "end"} and "critic/policy_loss" not in metrics
     values = iql.q_values(params, tokens.identity_stats(4), jnp.eye(4), jnp.zeros((4, 1)))
     assert values.shape == (3, 4) and np.ptp(values, axis=0).min() > 0
 
