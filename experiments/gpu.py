@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 from ml_collections import config_dict
 
 from experiments.bench import table
-from experiments.bench.__main__ import read
 from experiments.runtime import cli
 from mtm_jax.errors import UserError
 from mtm_jax.io import records, results
@@ -125,7 +124,7 @@ def run(stage: Stage, limit: float, out: pathlib.Path) -> None:
 def show(out: pathlib.Path) -> None:
     """Print the tables of what there is."""
     if (out / "bench.json").exists():
-        table.show(read(out / "bench.json"))
+        table.show(table.read(out / "bench.json"))
     path = out / "run" / results.RESULTS_FILE
     if path.exists():
         results.print_results(records.read_jsonl(path))

@@ -69,7 +69,7 @@ def main(config: config_dict.ConfigDict) -> None:
     """Time everything, print the table, write the results."""
     check(config)
     if config.stored:
-        table.show(read(pathlib.Path(config.stored)))
+        table.show(table.read(pathlib.Path(config.stored)))
         return
     wanted = dict.fromkeys(("float32", *workloads.dtypes(config)))
     matmuls = {dtype: timing.find_matmul(dtype) for dtype in wanted}
@@ -124,21 +124,6 @@ def run(
                 rows += timing.measure(group, matmul, *loop)
             bar.update(k, name["what"])
     return rows, left_out
-
-
-def read(path: pathlib.Path) -> dict[str, Any]:
-    """Read what an earlier run wrote.
-
-    Raises:
-        UserError: the file does not hold results of this program.
-    """
-    try:
-        report = json.loads(path.read_text())
-        if all("section" in row for row in report["rows"]):
-            return report
-        raise ValueError("it was written by an earlier version")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} holds no results of this program ({error})") from error
 
 
 def check(config: config_dict.ConfigDict) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ import rich.console
 import rich.table
 
 from experiments.bench import scaling
+from mtm_jax.errors import UserError
 
 _COLUMNS = ("", "settings", "time", "per s", "GFLOP/s", "share", "MB", "compiled", "to first")
 _NAMES = {
@@ -23,6 +26,21 @@ _NAMES = {
     "seeds": "{} seeds",
 }
 _WIDTH = 110
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """Read what an earlier run wrote.
+
+    Raises:
+        UserError: the file does not hold results of this program.
+    """
+    try:
+        report = json.loads(path.read_text())
+        if all("section" in row for row in report["rows"]):
+            return report
+        raise ValueError("it was written by an earlier version")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} holds no results of this program ({error})") from error
 
 
 def show(report: Mapping[str, Any]) -> None:

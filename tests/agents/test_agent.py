@@ -385,7 +385,7 @@ def test_inverse_dynamics_refuses_states_of_another_kind(agent):
 
 
 def test_the_last_checkpoint_is_loaded(agent, tiny_run):
-    saved = checkpoint.Checkpoints(tiny_run).restore_model(30)["params"]
+    saved = checkpoint.Checkpoints(tiny_run).restore_model(30)["average"]
     jax.tree.map(np.testing.assert_array_equal, agent.params, saved)
     assert (agent.step, agent_lib.load(tiny_run, step=20).step) == (30, 20)
     assert agent.info.env_id == "Hopper-v4"
