@@ -171,7 +171,6 @@ PRESETS = {
         "save_every": 500,
     },
     "base": {
-        "prng": "rbg",
         "model.width": 256,
         "batch_size": 1024,
         "steps": 20_000,
@@ -179,7 +178,7 @@ PRESETS = {
         "optim.warmup_fraction": 0.1,
         "optim.clip_norm": 1.0,
     },
-    "paper": {"prng": "rbg"},
+    "paper": {},
 }
 # Under random masks the prompts of test time hardly ever occur. A policy and a world model are the
 # two parts of a planner (M3PC figure 6); such a world model has not seen the prompt rp: plan with
