@@ -41,10 +41,12 @@ hypothesis.settings.load_profile("jit")
 # busy while the others are done.
 LONGEST = (
     *("planning/test_forward", "experiments/test_experiments", "training/test_pretrain"),
-    *("experiments/test_bench", "data/test_behaviours", "runtime/test_group_runs"),
-    *("agents/test_planner", "training/test_groups", "experiments/test_critic_experiment"),
-    *("experiments/test_plan_signal", "training/test_iql", "io/test_checkpoint", "test_bad_input"),
-    *("agents/test_agent", "experiments/test_m3pc_offline", "experiments/test_ablation"),
+    *("training/test_groups", "agents/test_planner", "data/test_behaviours"),
+    *("experiments/test_critic_experiment", "training/test_recipe", "training/test_iql"),
+    *("planning/test_roles", "io/test_checkpoint", "experiments/test_plan_signal"),
+    *("runtime/test_group_runs", "agents/test_agent", "experiments/test_ablation"),
+    *("training/test_optim", "experiments/test_m3pc_offline", "training/test_sac"),
+    *("models/test_packing", "training/test_dataset", "test_bad_input"),
 )
 
 

@@ -13,7 +13,7 @@ from mtm_jax.types import ModalitySpec
 
 STATES = ModalitySpec("states", 3)
 ACTIONS = ModalitySpec("actions", 2, head="tanh_normal")
-CONFIG = ModelConfig((STATES, ACTIONS), window=2, width=4, heads=1)
+CONFIG = ModelConfig((STATES, ACTIONS), window=2, width=4, heads=1, encoder_layers=1)
 
 
 def flat(tree):
@@ -42,7 +42,7 @@ def test_a_step_without_gradients_shrinks_matrices_and_nothing_else():
 
 
 def test_arrays_are_updated_as_each_would_be_by_itself():
-    params = model.make_model(CONFIG).init(jax.random.key(0))
+    params = jax.jit(model.make_model(CONFIG).init)(jax.random.key(0))
     grads = jax.tree.map(lambda x: jnp.sin(x + jnp.arange(x.size).reshape(x.shape)), params)
     config = OptimConfig(0.1, warmup_steps=0, total_steps=10, weight_decay=0.5, clip_norm=1.0)
     adamw = optax.adamw(optim.make_schedule(config), weight_decay=0.5, mask=optim.decay_mask)

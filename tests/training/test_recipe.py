@@ -59,18 +59,8 @@ def test_averaging_leaves_the_training_as_it_is_and_the_average_acts(plain, aver
     assert_same_bits(pretrain.acting(state), state.average)
 
 
-def test_every_run_of_a_group_has_its_own_average(averaged):
-    training = pretrain.make_training(averaged.config, averaged.model, averaged.stats)
-    compiled = program.make_group_program([training] * 2)
-    start = compiled.init(jnp.stack([jax.random.key(seed) for seed in (3, 4)]))
-    before = jax.device_get(start.params)
-    states, _ = compiled.run(start, averaged.data, 1)
-    expected = jax.tree.map(lambda old, new: (2 * old + 9 * new) / 11, before, states.params)
-    assert_close(states.average, expected)
-
-
 def test_a_run_with_every_option_is_restored_bit_for_bit(tmp_path):
-    setup = change(make_setup("m3pc", dropout=0.1), DECAY, state_noise=0.1, prng="rbg")
+    setup = change(make_setup("mtm", dropout=0.1), DECAY, state_noise=0.1, prng="rbg")
     undisturbed, _ = run(setup, 2, 1)
     state, _ = run(setup, 1, 1)
     step = int(state.step)
