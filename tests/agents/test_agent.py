@@ -135,12 +135,16 @@ def test_a_seed_draws_actions(agent, policy):
 def test_every_decision_of_a_seed_has_a_key_of_its_own_also_in_the_next_episode(agent):
     """Which draws a seed means: results of a policy with a seed can be reproduced."""
     policy, target = agent.policy(seed=3), agent.target_token(1.0)
+    context = context_lib.begin(jnp.asarray(OBS[0, 0]), 3, agent.model.config.window)
+
+    @jax.jit
+    def act(params, key):
+        return roles.act(agent.model, params, agent.stats, context, target, key=key)
+
     for decision in range(2):
         policy.reset()
-        context = context_lib.begin(jnp.asarray(OBS[0, 0]), 3, agent.model.config.window)
         key = jax.random.fold_in(jax.random.key(3), decision)
-        args = agent.model, agent.params, agent.stats, context, target
-        expected = agent.to_environment(roles.act(*args, key=key))
+        expected = agent.to_environment(act(agent.params, key))
         np.testing.assert_allclose(policy.act(OBS[0, 0]), expected, rtol=1e-4, atol=1e-5)
 
 
