@@ -64,27 +64,30 @@ def from_arrays(
         UserError: an array is missing, of another size or not of numbers; nothing says where
             episodes end; the environment is unknown; or bounds are needed.
     """
-    if env is None:
-        about = None
-        known = data_info.find_env(name)
-        if known is not None:
-            write = data_info.asked_id(name, given=False) or known.name
-            raise UserError(
-                f"the name {name!r} is that of the environment {known.name}; give env={write!r} "
-                "if the data are from it, and another name if not"
-            )
-    else:
-        spec, env_id = _find_env(env)
-        named = data_info.asked_id(name, given=False)
-        if named not in (None, env_id):
-            raise UserError(f"the data are called {name!r} and env is {env!r}; give env={named!r}")
-        about = data_info.of_env(spec, env_id, data_info.name_in(spec, name), "arrays")
+    about = _about(name, env)
     settings = dict(zip(_SETTINGS, (max_episode_steps, action_low, action_high), strict=True))
     unknown = [key for key in arrays if key not in _KEYS]
     what = f"data set {name}"
     used = {key: _array(what, key, arrays[key]) for key in arrays if key in _KEYS}
     made = _make(what, used, unknown, about, (name, "arrays"), settings, clip_actions)
     return relabel.as_papers(made)
+
+
+def _about(name: str, env: str | None) -> DataInfo | None:
+    """Describe the environment that data called `name` are said to be from; None without one."""
+    named = data_info.asked_id(name, given=False)
+    if env is None:
+        known = data_info.find_env(name)
+        if known is not None:
+            raise UserError(
+                f"the name {name!r} is that of the environment {known.name}; give "
+                f"env={named or known.name!r} if the data are from it, and another name if not"
+            )
+        return None
+    spec, env_id = _find_env(env)
+    if named not in (None, env_id):
+        raise UserError(f"the data are called {name!r} and env is {env!r}; give env={named!r}")
+    return data_info.of_env(spec, env_id, data_info.name_in(spec, name), "arrays")
 
 
 def read(

@@ -71,48 +71,32 @@ def make_planner(
     if world_model is not None:
         check(world_model, config, critic_fn)
     steps = options.make_steps(config, max_episode_steps, critic_fn, explore, end_fn)
+    setup = _Setup(model, world_model, config, steps)
+    return Planner(_make_act(setup), _make_explain(setup))
 
-    def decide(
-        horizon: int,
-        weights: Weights,
-        contexts: context_lib.Context,
-        target: Array,
-        key: Array,
-        scored_only: bool = False,
-    ) -> forward.Plan:
-        world = make_world(model, world_model, weights, config, horizon, scored_only)
 
-        def one(context: context_lib.Context, key: Array) -> forward.Plan:
-            return forward.plan(
-                key,
-                context,
-                target,
-                world=world,
-                value_fn=functools.partial(steps.value_fn, weights.critic),
-                score_fn=steps.score_fn,
-                weigh_fn=steps.weigh_fn,
-                choose_fn=steps.choose_fn,
-                num_candidates=config.candidates,
-                length=steps.length_fn(context, horizon),
-                spread=config.spread,
-                fall_fn=steps.fall_fn and functools.partial(steps.fall_fn, weights.critic),
-            )
+class _Setup(NamedTuple):
+    """What is fixed when a planner is made."""
 
-        keys = jax.random.split(key, contexts.slot.shape[0])
-        return over_environments(one, config.candidates, contexts, keys)
+    model: Model
+    world_model: Model | None
+    config: PlanConfig
+    steps: options.Steps
+
+
+def _make_act(setup: _Setup) -> Callable[..., tuple[Array, Array]]:
+    config = setup.config
+    longest = config.history + config.horizon
 
     @functools.partial(jax.jit, static_argnums=0)
-    def choose(
-        horizon: int, weights: Weights, contexts: context_lib.Context, target: Array, key: Array
-    ) -> tuple[Array, Array]:
-        plans = decide(horizon, weights, contexts, target, key, scored_only=True)
+    def choose(horizon: int, *arguments) -> tuple[Array, Array]:
+        plans = _decide(setup, horizon, *arguments, scored_only=True)
         return plans.action, jnp.isfinite(plans.utilities).all(-1)
 
     def act(
         weights: Weights, contexts: context_lib.Context, target: Array, key: Array
     ) -> tuple[Array, Array]:
         arguments = weights, contexts, target, key
-        longest = config.history + config.horizon
         if isinstance(contexts.slot, jax.core.Tracer):  # within another program
             full = jnp.all(contexts.slot == config.history)
             programs = (functools.partial(choose, h) for h in (config.horizon, longest))
@@ -122,6 +106,11 @@ def make_planner(
         full = np.all(np.asarray(contexts.slot) == config.history)
         return choose(config.horizon if full else longest, *arguments)
 
+    return act
+
+
+def _make_explain(setup: _Setup) -> Callable[..., forward.Plan]:
+    @functools.partial(jax.jit, static_argnames="horizon")
     def explain(
         weights: Weights,
         contexts: context_lib.Context,
@@ -129,9 +118,42 @@ def make_planner(
         key: Array,
         horizon: int | None = None,
     ) -> forward.Plan:
-        return decide(horizon or config.horizon, weights, contexts, target, key)
+        return _decide(setup, horizon or setup.config.horizon, weights, contexts, target, key)
 
-    return Planner(act, jax.jit(explain, static_argnames="horizon"))
+    return explain
+
+
+def _decide(
+    setup: _Setup,
+    horizon: int,
+    weights: Weights,
+    contexts: context_lib.Context,
+    target: Array,
+    key: Array,
+    scored_only: bool = False,
+) -> forward.Plan:
+    """Plan for every environment, each with a key of its own."""
+    config, steps = setup.config, setup.steps
+    world = make_world(setup.model, setup.world_model, weights, config, horizon, scored_only)
+
+    def one(context: context_lib.Context, key: Array) -> forward.Plan:
+        return forward.plan(
+            key,
+            context,
+            target,
+            world=world,
+            value_fn=functools.partial(steps.value_fn, weights.critic),
+            score_fn=steps.score_fn,
+            weigh_fn=steps.weigh_fn,
+            choose_fn=steps.choose_fn,
+            num_candidates=config.candidates,
+            length=steps.length_fn(context, horizon),
+            spread=config.spread,
+            fall_fn=steps.fall_fn and functools.partial(steps.fall_fn, weights.critic),
+        )
+
+    keys = jax.random.split(key, contexts.slot.shape[0])
+    return over_environments(one, config.candidates, contexts, keys)
 
 
 def over_environments(
