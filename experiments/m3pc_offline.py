@@ -18,10 +18,11 @@ from ml_collections import config_dict
 
 from experiments.runtime import cli, evaluation, plans, runs
 from experiments.training import named_run
-from mtm_jax.agents import acting, imagination, planner, pretrained
+from mtm_jax.agents import imagination, planner, pretrained
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
 from mtm_jax.io import results
+from mtm_jax.planning import roles
 from mtm_jax.plots import rollouts, scores, video
 
 
@@ -86,13 +87,13 @@ def check(config: config_dict.ConfigDict) -> None:
     Raises:
         UserError: a method is unknown, or a number is out of range.
     """
-    methods, known = tuple(config.eval.methods), ", ".join(acting.METHODS)
-    if not methods or any(method not in acting.METHODS for method in methods):
-        raise UserError(f"eval.methods are {methods}; choose among {known}")
+    methods, known = tuple(config.eval.methods), (*roles.POLICIES, *planner.GUIDANCE)
+    if not methods or any(method not in known for method in methods):
+        raise UserError(f"eval.methods are {methods}; choose among {', '.join(known)}")
     evaluation.check_numbers(config.eval)
     if config.imagined_steps < 0:
         raise UserError(f"imagined_steps is {config.imagined_steps}; give a number from 0 on")
-    for method in acting.METHODS:
+    for method in known:
         plans.of_method(method, config)
         plans.prompt_of_method(method, config.prompt)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mtm_jax.agents.torch_import import from_torch_state_dict
     from mtm_jax.config import (
         CriticConfig,
+        GoalConfig,
         LossConfig,
         MaskConfig,
         ModelConfig,
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
         PretrainConfig,
         PromptConfig,
     )
+    from mtm_jax.data.goal_files import load as load_goals
     from mtm_jax.data.own import from_arrays as trajectories_from_arrays
     from mtm_jax.data.selection import keep_modality
     from mtm_jax.data.sources import load as load_data
+    from mtm_jax.envs.goals.waypoints import Goals
+    from mtm_jax.envs.goals.waypoints import make as make_goals
     from mtm_jax.errors import UserError
     from mtm_jax.models.trajectory_model import Model, make_model
     from mtm_jax.training.dataset import (
@@ -46,6 +50,7 @@ _HOME = {
     "Policy": "agents.policy",
     "load": "agents.agent",
     "CriticConfig": "config",
+    "GoalConfig": "config",
     "LossConfig": "config",
     "MaskConfig": "config",
     "ModelConfig": "config",
@@ -54,6 +59,9 @@ _HOME = {
     "PretrainConfig": "config",
     "PromptConfig": "config",
     "load_data": "data.sources:load",
+    "load_goals": "data.goal_files:load",
+    "Goals": "envs.goals.waypoints",
+    "make_goals": "envs.goals.waypoints:make",
     "load_model": "agents.model_files",
     "Dataset": "training.dataset",
     "keep_modality": "data.selection",
@@ -76,6 +84,8 @@ __all__ = [
     "CriticConfig",
     "DataInfo",
     "Dataset",
+    "GoalConfig",
+    "Goals",
     "LossConfig",
     "MaskConfig",
     "ModalitySpec",
@@ -92,8 +102,10 @@ __all__ = [
     "keep_modality",
     "load",
     "load_data",
+    "load_goals",
     "load_model",
     "make_dataset",
+    "make_goals",
     "make_model",
     "sample_transitions",
     "sample_windows",

@@ -350,6 +350,34 @@ class PromptConfig:
 
 DEFAULT_PROMPT = PromptConfig()
 
+
+@dataclasses.dataclass(frozen=True)
+class GoalConfig:
+    """Acting towards goals: backward M3PC and its baseline, one mask (M3PC section 4.2)."""
+
+    # The goal is the first one that is at least so many steps away; the last one stays so far away.
+    ahead: int = 1
+    # A goal that is farther away is aimed at as if it were so many steps away. None: it has its own
+    # slot, and goals that lie farther apart than the window reaches are refused.
+    reach: int | None = None
+    # Rounds in which a goal's dimensions that are not given are taken from its reconstruction.
+    inpainting: int = 2
+    compute_dtype: Literal["", "float32", "bfloat16"] = ""  # precision of matmuls; "": as trained
+
+    def __post_init__(self):
+        ahead, reach, rounds = self.ahead, self.reach, self.inpainting
+        _require(ahead >= 1, f"goal ahead is {ahead}; it must be at least 1 step")
+        _require(
+            reach is None or reach >= ahead,
+            f"goal reach is {reach} and ahead is {ahead}; the reach must be at least as many steps",
+        )
+        _require(rounds >= 0, f"goal inpainting is {rounds}; it must not be negative")
+        dtype = self.compute_dtype
+        _require(
+            dtype in PRECISIONS, f"goal compute_dtype is {dtype!r}; choose {_either(PRECISIONS)}"
+        )
+
+
 # Defaults of plans that depend on their guidance. Predicted returns distinguish candidates less
 # well than a critic does, so plans guided by them stay closer to the policy. Without guidance, all
 # candidates of such a plan weigh the same.

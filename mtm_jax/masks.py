@@ -31,7 +31,9 @@ PREDICTS = {
 TRAINING_DISTRIBUTIONS = ("random_autoregressive", "random")
 
 
-def prompt(name: str, i: Array | int, window: int) -> dict[str, Array]:
+def prompt(
+    name: str, i: Array | int, window: int, goal: Array | int | None = None
+) -> dict[str, Array]:
     """Build an inference prompt (MTM section 3.3, M3PC figure 2).
 
     rcbc  states 0..i, actions 0..i-1, every return   -> actions
@@ -39,13 +41,14 @@ def prompt(name: str, i: Array | int, window: int) -> dict[str, Array]:
     fd    states 0..i, every action                   -> later states, rewards, returns
     rp    every state and action                      -> rewards, returns
     id    every state, actions 0..i-1                 -> actions
-    pi    states 0..i and the last, actions 0..i-1    -> the states between
+    pi    states 0..i and the goal, actions 0..i-1    -> the states between
     goal  the same visibility as pi                   -> actions (the single-mask baseline)
 
     Args:
         name: one of PROMPTS.
         i: slot of the current step, 0 <= i < window; may be traced.
         window: T.
+        goal: slot of the goal, i < goal < window; may be traced. None: the last slot.
 
     Returns:
         modality -> bool [T].
@@ -55,8 +58,8 @@ def prompt(name: str, i: Array | int, window: int) -> dict[str, Array]:
     slots = jnp.arange(window)
     none, every = jnp.zeros(window, bool), jnp.ones(window, bool)
     past, past_and_now = slots < i, slots <= i
-    goal = past_and_now | (slots == window - 1)
-    states = {"rp": every, "id": every, "pi": goal, "goal": goal}.get(name, past_and_now)
+    to_goal = past_and_now | (slots == (window - 1 if goal is None else goal))
+    states = {"rp": every, "id": every, "pi": to_goal, "goal": to_goal}.get(name, past_and_now)
     actions = {"fd": every, "rp": every}.get(name, past)
     returns = every if name == "rcbc" else none
     return {"states": states, "returns": returns, "actions": actions, "rewards": none}

@@ -42,6 +42,9 @@ NAN, INF = float("nan"), float("inf")
         *((config.PromptConfig(), "temperature", value) for value in (0.0, -1.0, INF)),
         *((config.PromptConfig(), key, "foo") for key in ("action", "returns_shown")),
         (config.PromptConfig(), "compute_dtype", "float16"),
+        *((config.GoalConfig(), key, -1) for key in ("ahead", "reach", "inpainting")),
+        (config.GoalConfig(ahead=3, reach=3), "reach", 2),
+        (config.GoalConfig(), "compute_dtype", "float16"),
     ],
 )
 def test_a_senseless_value_is_refused(settings, key, value):

@@ -8,10 +8,10 @@ from numbers import Integral
 
 import numpy as np
 
-from mtm_jax.agents import planner, pretrained, prompted
+from mtm_jax.agents import goal_reaching, planner, pretrained, prompted
 from mtm_jax.agents.actor import Actor, Memory
 from mtm_jax.agents.pretrained import Pretrained
-from mtm_jax.config import PlanConfig, PromptConfig
+from mtm_jax.config import GoalConfig, PlanConfig, PromptConfig
 from mtm_jax.errors import UserError
 
 # Method -> what makes its actor. A new method is one function and one row.
@@ -19,6 +19,7 @@ METHODS: dict[str, Callable[..., Actor]] = {
     "bc": prompted.by_prompt,
     "rcbc": prompted.by_prompt,
     **dict.fromkeys(planner.GUIDANCE, planner.by_planning),
+    **dict.fromkeys(goal_reaching.METHODS, goal_reaching.by_goals),
 }
 
 
@@ -32,6 +33,8 @@ def make_actor(
     seed: int = 0,
     explore: bool = False,
     world: Pretrained | None = None,
+    goals: goal_reaching.Given | None = None,
+    aim: GoalConfig | None = None,
 ) -> Actor:
     """Make a policy for many environments.
 
@@ -39,7 +42,8 @@ def make_actor(
         agent: the pretrained model.
         method: "bc" or "rcbc" (behaviour cloning, "rcbc" conditioned on a return), or planning:
             "m3pc_m" (guided by predicted returns), "m3pc_q" or "m3pc_v" (by a critic's values of
-            steps or of states) or "m3pc_0" (by nothing, the control of the others).
+            steps or of states) or "m3pc_0" (by nothing, the control of the others); or towards
+            goals, "m3pc_goal" (backward M3PC) or "goal_mask" (its baseline, a single mask).
         plan: how to plan, for methods that do; by default `planner.plan_config(method)`.
         prompt: how to act by a prompt, for "bc" and "rcbc"; by default `PromptConfig()`.
         target_fraction: return to ask for; see `Pretrained.target_return`.
@@ -48,6 +52,9 @@ def make_actor(
             distribution by default, or the expectation over the candidates of a plan.
         world: another model that predicts what the candidates of plans lead to; by default the
             agent's own.
+        goals: of methods that act towards goals: `waypoints.Goals`, an array of states [W, S], one
+            for each step from the first on, or an npz file of them.
+        aim: how these methods aim; by default `GoalConfig()`.
 
     Raises:
         UserError: there is no such method, the model cannot act by it, or an argument is of the
@@ -62,7 +69,16 @@ def make_actor(
         raise UserError(f"the prompt is a {kind}; give a mtm_jax.PromptConfig(...)")
     if not isinstance(seed, Integral) or isinstance(seed, bool):
         raise UserError(f"the seed is {seed!r}; give a whole number")
+    if aim is not None and not isinstance(aim, GoalConfig):
+        raise UserError(f"the aim is a {type(aim).__name__}; give a mtm_jax.GoalConfig(...)")
     pretrained.check_fraction(target_fraction)
+    towards = {"goals": goals, "aim": aim}
+    if method not in goal_reaching.METHODS:
+        if goals is not None or aim is not None:
+            raise UserError(
+                f"{method} acts towards no goals, and some were given; use m3pc_goal or goal_mask"
+            )
+        towards = {}
     return METHODS[method](
         *(agent, method),
         plan=plan,
@@ -71,6 +87,7 @@ def make_actor(
         seed=int(seed),
         explore=explore,
         world=world,
+        **towards,
     )
 
 

@@ -14,8 +14,8 @@ from jax import Array
 from mtm_jax.agents import inputs
 from mtm_jax.agents.pretrained import Pretrained
 from mtm_jax.errors import UserError
+from mtm_jax.planning import backward, forward
 from mtm_jax.planning import context as context_lib
-from mtm_jax.planning import forward
 
 
 class Memory(NamedTuple):
@@ -42,13 +42,14 @@ class Actor:
         agent: the model that acts.
         history: past steps that the memory keeps in view.
         decide: memory -> actions [E, A] in [-1, 1] for the present observations.
-        explain: memory -> the plans behind `decide`, a `Plan` with a leading axis E on every field.
+        explain: memory -> the plans behind `decide`, or the decisions of an actor that has goals; a
+            leading axis E on every field.
     """
 
     agent: Pretrained
     history: int
     decide: Callable[[Memory], Array | np.ndarray]
-    explain: Callable[[Memory], forward.Plan] = _nothing_to_explain
+    explain: Callable[[Memory], forward.Plan | backward.Decision] = _nothing_to_explain
 
     def start(self, obs: np.ndarray, decisions: int = 0) -> Memory:
         """Begin episodes.

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtm_jax.agents import inputs, pretrained
+from mtm_jax.agents import goal_reaching, inputs, pretrained
 from mtm_jax.agents import policy as policy_lib
-from mtm_jax.config import PlanConfig, PromptConfig
+from mtm_jax.config import GoalConfig, PlanConfig, PromptConfig
 from mtm_jax.errors import UserError
 from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles
@@ -39,9 +39,12 @@ class Agent(pretrained.Pretrained):
         seed: int | None = None,
         plan: PlanConfig | None = None,
         prompt: PromptConfig | None = None,
+        goals: goal_reaching.Given | None = None,
+        aim: GoalConfig | None = None,
     ) -> policy_lib.Policy:
         """Make a policy for one environment; see `Policy`."""
-        return policy_lib.Policy(self, method, target_fraction, seed, plan, prompt)
+        how = {"plan": plan, "prompt": prompt, "goals": goals, "aim": aim}
+        return policy_lib.Policy(self, method, target_fraction, seed, **how)
 
     def imagine(self, obs: np.ndarray, actions: np.ndarray) -> roles.Imagined:
         """Roll actions out inside the model from one observation.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtm_jax.agents import acting, inputs
+from mtm_jax.agents import acting, goal_reaching, inputs
 from mtm_jax.agents.actor import Memory
 from mtm_jax.agents.pretrained import Pretrained
-from mtm_jax.config import PlanConfig, PromptConfig
+from mtm_jax.config import GoalConfig, PlanConfig, PromptConfig
 from mtm_jax.errors import UserError
 
 
@@ -25,17 +25,21 @@ class Policy:
         seed: int | None = None,
         plan: PlanConfig | None = None,
         prompt: PromptConfig | None = None,
+        goals: goal_reaching.Given | None = None,
+        aim: GoalConfig | None = None,
     ):
         """Prepare to act.
 
         Args:
             agent: the pretrained model.
-            method: "rcbc" or "bc", or one of `planner.GUIDANCE` to plan.
+            method: "rcbc" or "bc", one of `planner.GUIDANCE` to plan, or one of
+                `goal_reaching.METHODS` to act towards goals.
             target_fraction: return to ask for; see `Pretrained.target_return`.
             seed: draw actions from the predicted distribution, or among the plan's candidates;
                 None takes what `prompt` says, its mode by default, or their expectation.
             plan: how to plan, with the guidance of the method; by default `planner.plan_config`.
             prompt: how to act by a prompt, for "rcbc" and "bc"; by default `PromptConfig()`.
+            goals, aim: states to pass through, and how to aim at them; see `acting.make_actor`.
 
         Raises:
             UserError: there is no such method, the model cannot act by it, or an argument is of
@@ -48,6 +52,8 @@ class Policy:
             target_fraction=target_fraction,
             seed=0 if seed is None else seed,
             explore=seed is not None,
+            goals=goals,
+            aim=aim,
         )
         self.agent, self.env_id = agent, agent.info.env_id
         self._decisions = 0  # in all episodes

@@ -62,6 +62,26 @@ def extend(context: Context, action: Array, reward: Array, obs: Array, history: 
     )
 
 
+def move(context: Context, slot: Array) -> Context:
+    """Move the present to an earlier slot, or leave it where it is; the oldest steps are lost.
+
+    Args:
+        context: the window.
+        slot: at most the present one, [] int.
+    """
+    by = slot - context.slot
+
+    def slide(x: Array) -> Array:
+        return jnp.roll(x, by, axis=0)
+
+    return context.replace(
+        states=slide(context.states),
+        actions=slide(context.actions),
+        rewards=slide(context.rewards),
+        slot=slot,
+    )
+
+
 def window_values(context: Context, target: Array) -> dict[str, Array]:
     """Collect raw values of the window, modality -> [T, D], with `target` as every return token.
 

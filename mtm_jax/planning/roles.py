@@ -98,7 +98,7 @@ def act(
         return distributions.sample(key, wider)[context.slot]
     if config.action == "mean":
         return distributions.mean(jax.tree.map(lambda x: x[context.slot], output))
-    return _action_at(model, stats, {"actions": output}, context.slot)
+    return action_at(model, stats, {"actions": output}, context.slot)
 
 
 def guide(pair: distributions.TanhNormal, w: float) -> distributions.TanhNormal:
@@ -115,7 +115,8 @@ def guide(pair: distributions.TanhNormal, w: float) -> distributions.TanhNormal:
     return distributions.TanhNormal(plain + w * (conditioned - plain), pair.log_std[0])
 
 
-def _action_at(model: Model, stats: Stats, outputs: dict, slot: Array) -> Array:
+def action_at(model: Model, stats: Stats, outputs: dict, slot: Array) -> Array:
+    """Read the action of one slot from the outputs of a pass, by its mode: [A] in [-1, 1]."""
     output = outputs["actions"]
     spec = next(m for m in model.config.modalities if m.name == "actions")
     actions = tokens.decode_prediction(spec, stats["actions"], output)
@@ -135,12 +136,13 @@ def inverse_dynamics(
     Returns:
         [A] in [-1, 1].
     """
-    values = _fill(model, states, actions)
+    values = fill(model, states, actions)
     outputs = predict(model, params, stats, values, "id", slot)
-    return _action_at(model, stats, outputs, slot)
+    return action_at(model, stats, outputs, slot)
 
 
-def _fill(model: Model, states: Array, actions: Array) -> dict[str, Array]:
+def fill(model: Model, states: Array, actions: Array) -> dict[str, Array]:
+    """Complete a window, [T, S] and [T, A] raw, for prompts that hide returns and rewards."""
     zeros = jnp.zeros((model.config.window, 1))
     return {"states": states, "returns": zeros, "actions": actions, "rewards": zeros}
 
@@ -178,7 +180,7 @@ def imagine(
         known = jnp.where((slots < ctx.slot)[:, None], ctx.actions, plan)
         visible = masks.prompt("fd", ctx.slot, model.config.window)
         visible["actions"] = planned < horizon
-        outputs = show(model, params, stats, _fill(model, ctx.states, known), visible)
+        outputs = show(model, params, stats, fill(model, ctx.states, known), visible)
         predicted = decode(model, stats, outputs)
         next_obs = predicted["states"][ctx.slot + 1]
         reward = predicted["rewards"][ctx.slot, 0] if "rewards" in predicted else None

@@ -1,0 +1,1 @@
+"""Goals: states to pass through, as data, and tasks that are made of them."""
