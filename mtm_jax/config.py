@@ -369,7 +369,7 @@ class GoalConfig:
         _require(ahead >= 1, f"goal ahead is {ahead}; it must be at least 1 step")
         _require(
             reach is None or reach >= ahead,
-            f"goal reach is {reach} and ahead is {ahead}; the reach must be at least as many steps",
+            f"goal reach is {reach}; it must be at least ahead, {ahead} steps",
         )
         _require(rounds >= 0, f"goal inpainting is {rounds}; it must not be negative")
         dtype = self.compute_dtype
