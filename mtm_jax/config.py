@@ -371,7 +371,7 @@ class GoalConfig:
             reach is None or reach >= ahead,
             f"goal reach is {reach}; it must be at least ahead, {ahead} steps",
         )
-        _require(rounds >= 0, f"goal inpainting is {rounds}; it must not be negative")
+        _require(rounds >= 0, f"goal inpainting is {rounds}; it must be at least 0")
         dtype = self.compute_dtype
         _require(
             dtype in PRECISIONS, f"goal compute_dtype is {dtype!r}; choose {_either(PRECISIONS)}"
