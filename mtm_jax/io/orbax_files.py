@@ -87,13 +87,21 @@ def _read(path: pathlib.Path, name: str, how: Any) -> Any:
 
 def _checkpointer() -> ocp.Checkpointer:
     """No process waits for another: the first one writes, each reads alone."""
-    options = {}
-    if jax.process_count() > 1:
-        here = jax.process_index()
-        options["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
-            primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
-        )
-    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**options), **options)
+    if jax.process_count() == 1:
+        return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+    here = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+    )
+    # Handlers that orbax makes by itself wait for all processes.
+    arrays = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+    handler = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=options),
+        model=arrays,
+        train=arrays,
+        meta=ocp.JsonCheckpointHandler(multiprocessing_options=options),
+    )
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 def _errno(error: BaseException) -> int | None:
