@@ -92,4 +92,4 @@ def _curves(axis: Axes, title: str, curves: Mapping[str, np.ndarray]) -> None:
     axis.set_xlabel("gradient steps")
     axis.xaxis.set_major_locator(ticker.MaxNLocator(5))
     axis.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="upper right")
