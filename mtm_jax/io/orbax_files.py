@@ -80,7 +80,7 @@ def _read(path: pathlib.Path, name: str, how: Any) -> Any:
         if (reason := _machine(error)) is not None:
             raise UserError(
                 f"this machine cannot read checkpoint {path} now ({reason}); the checkpoint may "
-                "well be good: see to that and give the same command again"
+                "well be good: fix that and run the same command again"
             ) from error
         raise Unreadable(textwrap.shorten(f"{type(error).__name__}: {error}", 300)) from error
 
