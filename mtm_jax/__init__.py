@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mtm_jax.agents.agent import Agent, load
+    from mtm_jax.agents.fitting import train
+    from mtm_jax.agents.inpainting import inpaint
     from mtm_jax.agents.model_files import load_model
     from mtm_jax.agents.policy import Policy
     from mtm_jax.agents.torch_import import from_torch_state_dict
@@ -49,6 +51,8 @@ _HOME = {
     "Agent": "agents.agent",
     "Policy": "agents.policy",
     "load": "agents.agent",
+    "inpaint": "agents.inpainting",
+    "train": "agents.fitting",
     "CriticConfig": "config",
     "GoalConfig": "config",
     "LossConfig": "config",
@@ -99,6 +103,7 @@ __all__ = [
     "Trajectories",
     "UserError",
     "from_torch_state_dict",
+    "inpaint",
     "keep_modality",
     "load",
     "load_data",
@@ -109,6 +114,7 @@ __all__ = [
     "make_model",
     "sample_transitions",
     "sample_windows",
+    "train",
     "trajectories_from_arrays",
 ]
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtm_jax.agents import goal_reaching, inputs, pretrained
+from mtm_jax.agents import goal_reaching, inpainting, inputs, pretrained
 from mtm_jax.agents import policy as policy_lib
 from mtm_jax.config import GoalConfig, PlanConfig, PromptConfig
 from mtm_jax.errors import UserError
@@ -91,6 +93,12 @@ class Agent(pretrained.Pretrained):
             action = infer_action(self.model, self.params, self.stats, padded, actions, slot)
             actions = actions.at[slot].set(action)
         return self.to_environment(actions[: len(states) - 1])
+
+    def inpaint(
+        self, values: Mapping[str, Any], visible: Mapping[str, Any], reconstruct: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Predict every token of a window under any mask; see `inpainting.inpaint`."""
+        return inpainting.inpaint(self, values, visible, reconstruct)
 
 
 def load(run: str | pathlib.Path, step: int | None = None, weights: str = "auto") -> Agent:

@@ -57,6 +57,29 @@ def decode(model: Model, stats: Stats, outputs: dict) -> dict[str, Array]:
     }
 
 
+def inpaint(
+    model: Model,
+    params: dict,
+    stats: Stats,
+    values: Mapping[str, Array],
+    visible: Visible,
+) -> dict[str, Array]:
+    """Predict every token of one window under any mask; the other roles are cases of this one.
+
+    Args:
+        model, params, stats: the pretrained model.
+        values: modality -> [T, D] raw, actions in [-1, 1]; hidden ones may hold anything, also NaN.
+        visible: modality -> [T] bool.
+
+    Returns:
+        modality -> [T, D] raw, actions in [-1, 1]; visible ones as the model reconstructs them.
+    """
+    predicted = decode(model, stats, show(model, params, stats, values, visible))
+    if "actions" in predicted:
+        predicted["actions"] = jnp.clip(predicted["actions"], -1.0, 1.0)
+    return predicted
+
+
 def act(
     model: Model,
     params: dict,
