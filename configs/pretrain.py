@@ -62,7 +62,9 @@ def get_config(name="hopper-medium"):
     config.data.clip_actions = False  # True: accept and clip data with many actions out of bounds
     config.data.train_fraction = 0.95  # share of the episodes to train on; the rest is held out
     config.data.split_seed = 0  # seed of the choice of held-out episodes
-    config.data.actions_fraction = 1.0  # share of the training episodes that keep their actions
+    config.data.episodes_fraction = 1.0  # share of the training episodes to use
+    config.data.actions_fraction = 1.0  # share of these that keep their actions
+    config.data.labelled_share = 0.0  # share of windows with actions in a batch; 0: as in the data
     config.data.state_noise = 0.0  # standard deviation of noise on visible states, in their std
 
     # Model

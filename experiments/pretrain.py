@@ -96,9 +96,12 @@ def check(config: config_dict.ConfigDict) -> None:
         raise UserError(f"data.steps is {config.data.steps}; it must be at least 1")
     if config.data.split_seed < 0:
         raise UserError(f"data.split_seed is {config.data.split_seed}; it must not be negative")
-    if not 0 < config.data.actions_fraction <= 1:
+    for key in ("episodes_fraction", "actions_fraction"):
+        if not 0 < config.data[key] <= 1:
+            raise UserError(f"data.{key} is {config.data[key]}; it must lie in (0, 1]")
+    if not 0 <= config.data.labelled_share < 1:
         raise UserError(
-            f"data.actions_fraction is {config.data.actions_fraction}; it must lie in (0, 1]"
+            f"data.labelled_share is {config.data.labelled_share}; it must lie in [0, 1)"
         )
     if not 0 <= config.seed <= MAX_SEED - config.seeds:
         several = f" with {config.seeds} seeds" if config.seeds > 1 else ""

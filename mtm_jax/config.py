@@ -232,6 +232,22 @@ class PretrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MLPConfig:
+    """A network for one role alone, the baseline of MTM (table 2)."""
+
+    role: Literal["bc", "rcbc", "id", "fd"]
+    hidden: tuple[int, ...] = (1024, 1024)  # widths of the hidden layers
+    optim: OptimConfig = OptimConfig(learning_rate=2e-4, warmup_steps=5_000)
+    batch_size: int = 4096  # steps of the data per optimiser step
+
+    def __post_init__(self):
+        roles = ("bc", "rcbc", "id", "fd")
+        _require(self.role in roles, f"no MLP has the role {self.role!r}; choose {_either(roles)}")
+        _check_network(self.hidden, self.optim.learning_rate)
+        _require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
 class SACConfig:
     """Soft actor-critic, which trains the behaviour policies of the built-in data."""
 

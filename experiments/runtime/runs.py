@@ -102,6 +102,8 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     data = config.get("data")
     if isinstance(data, dict) and data.get("steps") == 0:  # how earlier versions said "all"
         data["steps"] = None
+    if isinstance(data, dict):  # keys that earlier versions did not have
+        config["data"] = {"episodes_fraction": 1.0, "labelled_share": 0.0} | data
     return config
 
 

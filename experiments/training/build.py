@@ -45,12 +45,15 @@ def split(trajectories: Trajectories, config: config_dict.ConfigDict) -> Data:
         trajectories, config.data.train_fraction, config.data.split_seed, window
     )
     del trajectories
+    seed = config.data.split_seed
+    if config.data.episodes_fraction < 1:
+        train = selection.keep_episodes(train, config.data.episodes_fraction, seed)
     if config.data.actions_fraction < 1:
-        fraction, seed = config.data.actions_fraction, config.data.split_seed
-        train = selection.keep_modality(train, "actions", fraction, seed)
+        train = selection.keep_modality(train, "actions", config.data.actions_fraction, seed)
+    repeats = selection.repeats(train, "actions", config.data.labelled_share)
     returns = inspection.returns(train)
     known = len(returns) > 0
-    train_set = dataset.make_dataset(train, window)
+    train_set = dataset.make_dataset(train, window, repeats)
     return Data(
         train=train_set,
         valid=dataset.make_dataset(valid, min(window, int(valid.lengths.max()))),

@@ -117,6 +117,56 @@ def keep_modality(
     return dataclasses.replace(trajectories, **{modality: shown}, available=available)
 
 
+def keep_episodes(trajectories: Trajectories, fraction: float, seed: int) -> Trajectories:
+    """Keep a random fraction of the episodes: those that `keep_modality` would keep actions in.
+
+    Args:
+        trajectories: all episodes.
+        fraction: of the episodes, to the nearest whole number of them.
+        seed: of the choice; a smaller fraction keeps a part of what a larger one keeps.
+
+    Raises:
+        UserError: the fraction is not in (0, 1], or leaves no episode.
+    """
+    if not 0.0 < fraction <= 1.0:
+        raise UserError(f"the fraction of the episodes is {fraction}; it must lie in (0, 1]")
+    episodes = len(trajectories.lengths)
+    count = round(fraction * episodes)
+    if count < 1:
+        raise UserError(
+            f"data set {trajectories.info.name}: a fraction of {fraction:g} leaves none of its "
+            f"{episodes} episodes; choose at least {1 / episodes:.2g}"
+        )
+    order = np.random.default_rng(seed).permutation(episodes)
+    return select_episodes(trajectories, np.sort(order[:count]))
+
+
+def repeats(trajectories: Trajectories, modality: str, share: float) -> np.ndarray | None:
+    """Say how often to list each episode, so that a share of all steps has a modality: [episodes].
+
+    Whole numbers come as close as they can; None where the data have the share already, or cannot
+    have it because the modality is everywhere.
+
+    Args:
+        trajectories: all episodes.
+        modality: that some episodes lack.
+        share: of the steps, that should have it, in [0, 1).
+
+    Raises:
+        UserError: the share is not in [0, 1), or no episode has the modality.
+    """
+    if not 0.0 <= share < 1.0:
+        raise UserError(f"the share of steps with {modality} is {share}; it must lie in [0, 1)")
+    has = trajectories.available.get(modality)
+    if has is None or has.all():
+        return None
+    own, other = (int(trajectories.lengths[part].sum()) for part in (has, ~has))
+    if own == 0:
+        raise UserError(f"no episode of data set {trajectories.info.name} has {modality}")
+    times = round(share / (1.0 - share) * other / own)
+    return np.where(has, times, 1) if times > 1 else None
+
+
 def select_episodes(trajectories: Trajectories, index: np.ndarray) -> Trajectories:
     """Keep the episodes at `index`, in that order."""
     starts, lengths = trajectories.starts[index], trajectories.lengths[index]

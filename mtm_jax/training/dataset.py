@@ -51,8 +51,16 @@ class Transitions(flax.struct.PyTreeNode):
     terminals: Array  # [n], 1.0 where the environment itself ended the episode
 
 
-def make_dataset(trajectories: Trajectories, window: int) -> Dataset:
+def make_dataset(
+    trajectories: Trajectories, window: int, repeats: np.ndarray | None = None
+) -> Dataset:
     """Put trajectories on the device and index their windows.
+
+    Args:
+        trajectories: of the split.
+        window: T.
+        repeats: how often the windows of each episode are listed, [episodes] int, so that they are
+            drawn so many times as often; None: once.
 
     Raises:
         UserError: no episode is as long as the window, or one is longer than the time limit.
@@ -70,7 +78,7 @@ def make_dataset(trajectories: Trajectories, window: int) -> Dataset:
             f"the limit of {limit} steps of {trajectories.info.env_id or trajectories.info.name}; "
             "name the right environment"
         )
-    starts, steps = _index_windows(trajectories, window)
+    starts, steps = _index_windows(trajectories, window, repeats)
     ends = trajectories.starts + lengths - 1
     return Dataset(
         values={m: jnp.asarray(v) for m, v in _raw_values(trajectories).items()},
@@ -88,12 +96,17 @@ def make_dataset(trajectories: Trajectories, window: int) -> Dataset:
     )
 
 
-def _index_windows(trajectories: Trajectories, window: int) -> tuple[np.ndarray, np.ndarray]:
+def _index_windows(
+    trajectories: Trajectories, window: int, repeats: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """First row and number of valid steps of every window, both [W]."""
     lengths = trajectories.lengths
     counts = np.maximum(lengths - window + 1, 1)
     episode = np.repeat(np.arange(len(lengths)), counts)
     offset = np.arange(len(episode)) - np.repeat(np.cumsum(counts) - counts, counts)
+    if repeats is not None:
+        listed = np.repeat(np.arange(len(episode)), repeats[episode])
+        episode, offset = episode[listed], offset[listed]
     return trajectories.starts[episode] + offset, np.minimum(lengths[episode], window)
 
 

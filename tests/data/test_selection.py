@@ -136,3 +136,32 @@ def test_one_recording_is_split_in_time(fraction, steps, train, valid, caplog):
             np.testing.assert_array_equal(getattr(part, key), getattr(whole, key)[rows])
     said = f"steps 0 to {train - 1} are for training and {start} to {steps - 1} for validation"
     assert said in caplog.text
+
+
+def test_a_fraction_of_the_episodes_is_that_whose_actions_would_be_kept():
+    trajectories = make(tuple(range(2, 22)))
+    for fraction in (0.05, 0.3, 1.0):
+        kept = selection.keep_episodes(trajectories, fraction, seed=4)
+        view = selection.keep_modality(trajectories, "actions", fraction, seed=4)
+        expected = np.flatnonzero(view.available["actions"])
+        np.testing.assert_array_equal(kept.final_observations[:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "says"),
+    [(0.02, r"0.02 leaves none of its 20 episodes; choose at least 0.05"), (0.0, "must lie in")],
+)
+def test_a_fraction_that_leaves_no_episode_is_refused(fraction, says):
+    with pytest.raises(UserError, match=says):
+        selection.keep_episodes(make(tuple(range(2, 22))), fraction, seed=0)
+
+
+def test_episodes_with_a_modality_are_listed_as_often_as_their_share_asks():
+    data = make((10, 30, 20), actions=(True, False, False))
+    np.testing.assert_array_equal(selection.repeats(data, "actions", 0.5), [5, 1, 1])
+    assert selection.repeats(data, "actions", 0.0) is None
+    assert selection.repeats(make((10, 30)), "actions", 0.5) is None
+    with pytest.raises(UserError, match="no episode of data set hopper-test has actions"):
+        selection.repeats(make((10, 30), actions=(False, False)), "actions", 0.5)
+    with pytest.raises(UserError, match=r"is 1.0; it must lie in \[0, 1\)"):
+        selection.repeats(data, "actions", 1.0)
