@@ -8,7 +8,7 @@ from numbers import Integral
 
 import numpy as np
 
-from mtm_jax.agents import goal_reaching, planner, pretrained, prompted
+from mtm_jax.agents import goal_reaching, planner, pretrained, prompted, two_stage
 from mtm_jax.agents.actor import Actor, Memory
 from mtm_jax.agents.pretrained import Pretrained
 from mtm_jax.config import GoalConfig, PlanConfig, PromptConfig
@@ -18,6 +18,7 @@ from mtm_jax.errors import UserError
 METHODS: dict[str, Callable[..., Actor]] = {
     "bc": prompted.by_prompt,
     "rcbc": prompted.by_prompt,
+    two_stage.METHOD: two_stage.by_two_stages,
     **dict.fromkeys(planner.GUIDANCE, planner.by_planning),
     **dict.fromkeys(goal_reaching.METHODS, goal_reaching.by_goals),
 }
@@ -40,7 +41,8 @@ def make_actor(
 
     Args:
         agent: the pretrained model.
-        method: "bc" or "rcbc" (behaviour cloning, "rcbc" conditioned on a return), or planning:
+        method: "bc" or "rcbc" (behaviour cloning, "rcbc" conditioned on a return), "two_stage" (the
+            states that a return asks for, then inverse dynamics), or planning:
             "m3pc_m" (guided by predicted returns), "m3pc_q" or "m3pc_v" (by a critic's values of
             steps or of states) or "m3pc_0" (by nothing, the control of the others); or towards
             goals, "m3pc_goal" (backward M3PC) or "goal_mask" (its baseline, a single mask).
