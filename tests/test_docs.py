@@ -16,7 +16,7 @@ from mtm_jax.config import PlanConfig
 PAGES = (
     *("README.md", "SECURITY.md", "results/README.md", "tests/golden/README.md"),
     *("docs/architecture.md", "docs/data.md", "docs/deviations.md", "docs/performance.md"),
-    *("docs/planning.md", "docs/reliability.md", "docs/results.md"),
+    *("docs/planning.md", "docs/reliability.md", "docs/results.md", "docs/roles.md"),
 )
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")

@@ -32,11 +32,7 @@ def main(config: config_dict.ConfigDict) -> None:
         return
     if not config.report:
         entries.settle(config)
-        left = jobs.remaining(config)
-        if config.parallel > 1 and len(left) > 1:
-            jobs.in_processes(config, left)
-        else:
-            jobs.here(config, left)
+        jobs.do(config, jobs.remaining(config))
     show(entries.rows(config, config.recipes), config)
     for job in jobs.remaining(config):
         cli.say(f"remains: {job.label}: {', '.join(job.actings)}")

@@ -1,4 +1,8 @@
-"""The entries of an arena: recipes and ways of acting as configurations of other programs."""
+"""The entries of an arena: recipes and ways of acting as configurations of other programs.
+
+A study (`experiments.mtm_study`) is an arena whose configuration names a study; its recipes and
+ways of acting are those of `configs/mtm_study.py`, and every recipe has ways of acting of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,36 @@ from typing import Any, NamedTuple
 
 from ml_collections import config_dict
 
-from configs import arena as page
+from configs import arena as arena_page
+from configs import mtm_study as study_page
 from experiments.runtime import cli, runs
 from mtm_jax.errors import UserError
 from mtm_jax.io import records
 
 INDEX = "arena.json"  # in the folder of an arena: what its recipes are
+
+
+# Settings that all runs of an arena share.
+SHARED = ("preset", "variant", "source", "compute_dtype", "steps", "data_steps", "critic_steps")
+RESULTS, ERRORS = "results.jsonl", "errors.jsonl"  # rows of episodes, and of held-out errors
+
+
+def program_of(config: config_dict.ConfigDict) -> str:
+    """Name the program of a configuration."""
+    return "mtm_study" if "study" in config else "arena"
+
+
+def page_of(config: config_dict.ConfigDict) -> Any:
+    """Find the page that says what the recipes and ways of acting of a configuration are."""
+    return study_page if "study" in config else arena_page
+
+
+def actings(config: config_dict.ConfigDict, recipe: str) -> tuple[str, ...]:
+    """Name the ways of acting that a recipe is evaluated in."""
+    if "study" not in config:
+        return tuple(config.actings)
+    found = study_page.STUDIES[config.study].recipes[recipe]
+    return tuple(name for name in found if not config.actings or name in config.actings)
 
 
 class Acting(NamedTuple):
@@ -32,10 +60,11 @@ def pretraining(config: config_dict.ConfigDict, recipe: str, name: str) -> confi
     Raises:
         UserError: there is no such recipe or data set, or the recipe names an unknown key.
     """
-    if recipe not in page.RECIPES:
-        raise UserError(f"unknown recipe {recipe!r}; choose among {', '.join(page.RECIPES)}")
+    recipes = page_of(config).RECIPES
+    if recipe not in recipes:
+        raise UserError(f"unknown recipe {recipe!r}; choose among {', '.join(recipes)}")
     given = {
-        **page.RECIPES[recipe],
+        **recipes[recipe],
         "model.compute_dtype": config.compute_dtype,
         "source": config.source,
         "seed": config.seed,
@@ -43,7 +72,9 @@ def pretraining(config: config_dict.ConfigDict, recipe: str, name: str) -> confi
         "out": str(runs_folder(config, recipe, name)),
     }
     given |= {} if config.steps is None else {"steps": config.steps}
+    given |= {"data.steps": config.data_steps} if config.get("data_steps") else {}
     file = f"configs/pretrain.py:{name},preset={config.preset}"
+    file += f",variant={config.variant}" if "variant" in config else ""
     parsed = _parse(file, given, f"recipe {recipe}")
     if config.seeds == 1:  # several are named so by themselves
         parsed.out = str(pathlib.Path(parsed.out) / f"seed{config.seed}")
@@ -56,11 +87,12 @@ def acting(config: config_dict.ConfigDict, name: str) -> Acting:
     Raises:
         UserError: there is none of this name, or it names an unknown key.
     """
-    if name not in page.ACTINGS:
-        raise UserError(f"unknown acting {name!r}; choose among {', '.join(page.ACTINGS)}")
-    method, given, against = page.ACTINGS[name]
+    known = page_of(config).ACTINGS
+    if name not in known:
+        raise UserError(f"unknown acting {name!r}; choose among {', '.join(known)}")
+    method, given, against = known[name]
     given = {
-        "plan.candidates": config.candidates,
+        "plan.candidates": config.get("candidates", 1),
         "eval.episodes": config.episodes,
         "eval.seed": config.eval_seed,
         **given,
@@ -101,8 +133,8 @@ def settle(config: config_dict.ConfigDict) -> None:
             "with --config.out"
         )
     known = read_index(path)
-    stated = {r: records.plain(page.RECIPES[r]) for r in config.recipes}
-    shared = {k: config[k] for k in ("preset", "source", "compute_dtype", "steps", "critic_steps")}
+    stated = {r: records.plain(page_of(config).RECIPES[r]) for r in config.recipes}
+    shared = {k: config[k] for k in SHARED if k in config}
     for key, value in shared.items():
         if known.get(key, value) != value:
             raise UserError(
@@ -140,10 +172,11 @@ def read_index(path: pathlib.Path) -> dict[str, Any]:
 
 
 def rows(config: config_dict.ConfigDict, recipes: Sequence[str]) -> list[dict]:
-    """Read all rows of results of some recipes."""
+    """Read all rows of results and of errors of some recipes."""
     found = []
     for recipe in recipes:
         for name in config.names:
-            path = runs_folder(config, recipe, name) / "results.jsonl"
-            found += records.read_jsonl(path) if path.exists() else []
+            for file in (RESULTS, ERRORS):
+                path = runs_folder(config, recipe, name) / file
+                found += records.read_jsonl(path) if path.exists() else []
     return found

@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from mtm_jax.agents import acting, pretrained
 from mtm_jax.envs import rollout
 from mtm_jax.errors import UserError
 from mtm_jax.io import progress, results
+from mtm_jax.training import held_out
 
 NEED_CRITIC = ("m3pc_q", "m3pc_v")  # methods that the critic of a run guides
 
@@ -41,22 +42,24 @@ def remaining(config: config_dict.ConfigDict) -> list[Job]:
     for recipe in config.recipes:
         done = {key_of(row) for row in entries.rows(config, [recipe])}
         for name in config.names:
-            wanted = tuple(a for a in config.actings if not evaluated(config, done, name, a))
+            asked = entries.actings(config, recipe)
+            wanted = tuple(a for a in asked if not evaluated(config, done, name, a))
             jobs += [Job(recipe, name, wanted)] if wanted else []
     return jobs
 
 
 def key_of(row: dict) -> tuple:
-    """Say what a row of results answers, within a recipe."""
-    settings = row["settings"]
-    key = row["dataset"], settings["acting"], row["seed"], settings["eval_seed"]
-    return *key, len(row["normalized_scores"])
+    """Say what a row of results or errors answers, within a recipe."""
+    settings, played = row["settings"], row.get("normalized_scores")
+    key = row["dataset"], settings["acting"], row["seed"]
+    return (*key, settings["eval_seed"], len(played)) if played else key
 
 
 def evaluated(config: config_dict.ConfigDict, done: set[tuple], name: str, acting: str) -> bool:
     """Whether all seeds have been evaluated."""
     seeds = range(config.seed, config.seed + config.seeds)
-    return all((name, acting, s, config.eval_seed, config.episodes) in done for s in seeds)
+    played = () if acting in held_out.QUESTIONS else (config.eval_seed, config.episodes)
+    return all((name, acting, seed, *played) in done for seed in seeds)
 
 
 def work(config: config_dict.ConfigDict, job: Job) -> None:
@@ -78,7 +81,12 @@ def critic_config(config: config_dict.ConfigDict, folder: pathlib.Path) -> confi
     return cli.parse([f"--config.{k}={v}" for k, v in given.items()], "configs/critic.py")
 
 
-def evaluate(entry: entries.Acting, folders: Sequence[pathlib.Path], recipe: str) -> None:
+def evaluate(
+    entry: entries.Acting,
+    folders: Sequence[pathlib.Path],
+    recipe: str,
+    experiment: str = "arena",
+) -> None:
     """Play the episodes of one way of acting with all seeds side by side, and write the rows."""
     started = time.monotonic()
     agents = [pretrained.load(folder, weights=entry.config.weights) for folder in folders]
@@ -93,15 +101,23 @@ def evaluate(entry: entries.Acting, folders: Sequence[pathlib.Path], recipe: str
     parts = zip(folders, agents, rollout.split(episodes, len(agents)), strict=True)
     for folder, agent, part in parts:
         further = {"recipe": recipe, "acting": entry.name}
-        further |= plans.describe(plan, "", agent) if plan else plans.describe_prompt(prompt)
+        further |= plans.describe(plan, "", agent) if plan else {}
+        further |= plans.describe_prompt(prompt) if prompt else {}
         run = runs.read_pretraining(folder)
-        row = evaluation.make_row(agent, entry.method, part, settings, "arena", run, further)
+        row = evaluation.make_row(agent, entry.method, part, settings, experiment, run, further)
         row["metrics"]["seconds"] = seconds / len(agents)
         results.write_result(folder.parent, row)
 
 
-def here(config: config_dict.ConfigDict, jobs: Sequence[Job]) -> None:
-    """Do all jobs in this process."""
+def do(
+    config: config_dict.ConfigDict,
+    jobs: Sequence[Job],
+    work: Callable[[config_dict.ConfigDict, Job], None] = work,
+) -> None:
+    """Do all jobs, `parallel` at a time."""
+    if config.parallel > 1 and len(jobs) > 1:
+        in_processes(config, jobs)
+        return
     for number, job in enumerate(jobs, start=1):
         cli.say(f"{job.label} ({number} of {len(jobs)})")
         work(config, job)
@@ -115,7 +131,7 @@ def in_processes(config: config_dict.ConfigDict, jobs: Sequence[Job]) -> None:
     """
     failed = []
     with (
-        progress.progress(len(jobs), "arena", unit="jobs") as bar,
+        progress.progress(len(jobs), entries.program_of(config), unit="jobs") as bar,
         futures.ThreadPoolExecutor(config.parallel) as threads,
     ):
         waiting = {threads.submit(start, config, job): job for job in jobs}
@@ -133,7 +149,8 @@ def start(config: config_dict.ConfigDict, job: Job) -> int:
     log = log_of(config, job)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
-        command = [sys.executable, "-m", "experiments.arena", *arguments(config, job)]
+        program = f"experiments.{entries.program_of(config)}"
+        command = [sys.executable, "-m", program, *arguments(config, job)]
         return subprocess.run(command, stdout=file, stderr=file, check=False).returncode
 
 
@@ -141,7 +158,7 @@ def arguments(config: config_dict.ConfigDict, job: Job) -> Iterator[str]:
     """Write the arguments of the command that does one job."""
     own = {"recipes": (job.recipe,), "names": (job.name,), "actings": job.actings, "parallel": 1}
     for key, value in (config.to_dict() | own).items():
-        if value is not None:
+        if value is not None and key in config:
             yield f"--config.{key}={value}"
 
 

@@ -1,0 +1,1 @@
+"""The studies of MTM: see __main__.py."""
