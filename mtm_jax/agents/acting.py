@@ -18,9 +18,9 @@ from mtm_jax.errors import UserError
 METHODS: dict[str, Callable[..., Actor]] = {
     "bc": prompted.by_prompt,
     "rcbc": prompted.by_prompt,
-    two_stage.METHOD: two_stage.by_two_stages,
     **dict.fromkeys(planner.GUIDANCE, planner.by_planning),
     **dict.fromkeys(goal_reaching.METHODS, goal_reaching.by_goals),
+    two_stage.METHOD: two_stage.by_two_stages,
 }
 
 
