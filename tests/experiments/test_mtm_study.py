@@ -145,9 +145,7 @@ def test_wrong_settings_are_refused(tmp_path, changes, words):
 
 def test_a_fraction_that_leaves_no_episode_is_refused(tmp_path, hopper_file):
     given = TINY | {"source": hopper_file, "study": "heteromodal", "recipes": ("mlp_rcbc_1",)}
-    with pytest.raises(
-        UserError, match="0.01 leaves none of its 11 episodes"
-    ):
+    with pytest.raises(UserError, match="0.01 leaves none of its 11 episodes"):
         study.main(settings(tmp_path, **given))
 
 
