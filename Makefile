@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup pretrain critic data behaviours figures test test-slow test-promises test-optimised chaos bench gpu lint format clean
+.PHONY: help setup pretrain critic goal data behaviours figures test test-slow test-promises test-optimised chaos bench gpu lint format clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -40,7 +40,7 @@ named = --config=$(call quote,configs/$(1).py:$(value ENV)$(if $(value PRESET),$
 need_env = @test -n $(call quote,$(value ENV)) || { \
   echo "error: make $@ needs ENV, e.g. ENV=$(1)" >&2; exit 2; }
 # Exported, they would be expanded.
-unexport ENV SOURCE PRESET SEED SEEDS STEPS OUT RUNS SECTIONS FIGURE PYTHON
+unexport ENV TASK RUN SOURCE PRESET SEED SEEDS STEPS OUT RUNS SECTIONS FIGURE PYTHON
 
 # What pretraining and a critic have in common: $(call run_flags,FILE,KEY of STEPS,KEY of OUT)
 run_flags = $(call named,$(1))$(call override,source,SOURCE)$(call override,seed,SEED)$(\
@@ -53,6 +53,13 @@ pretrain: .venv/.installed ## pretrain on ENV=hopper-medium [SOURCE= PRESET= SEE
 critic: .venv/.installed ## train a critic for the run of make pretrain [ENV= SOURCE= PRESET= SEED= SEEDS= STEPS= OUT=]
 	$(call need_env,hopper-medium)
 	$(BIN)/python -m experiments.critic $(call run_flags,critic,critic.steps,run)
+
+goal: .venv/.installed ## reach goals with the run of role=goals, TASK=hopper-wiggle [PRESET= SEED= RUN=]
+	@test -n $(call quote,$(value TASK)) || { \
+	  echo "error: make $@ needs TASK, e.g. TASK=hopper-wiggle" >&2; exit 2; }
+	$(BIN)/python -m experiments.m3pc_goal \
+	  --config=$(call quote,configs/m3pc_goal.py:$(value TASK)$(if $(value PRESET),$(comma)preset=$(value PRESET)))$(\
+	  )$(call override,seed,SEED)$(call override,run,RUN)
 
 data: .venv/.installed ## list the data sets and where they are
 	$(BIN)/python -m experiments.data list

@@ -90,19 +90,25 @@ RUN_NAME_KEYS = {
 }
 
 
-def name_run(config: config_dict.ConfigDict, text: str) -> None:
-    """Add the keys that say which run is meant; `text` is what configs/pretrain.py was given."""
+def name_run(config: config_dict.ConfigDict, text: str, roles: tuple[str, ...] = ()) -> None:
+    """Add the keys that say which run is meant; `text` is what configs/pretrain.py was given.
+
+    With `roles`, one of which `text` may name, there is a key for it; the first is the default.
+    """
     config.run = ""  # run folder; empty: that of configs/pretrain.py:NAME with the keys below
     config.env = ""  # data set of the run that NAME stands for
     config.preset = ""  # preset of that run: small, base or paper
     config.variant = ""  # variant of that run: m3pc or mtm
     config.source = "builtin"  # source of the data of that run
     config.seed = 0  # seed of that run
+    if roles:
+        config.role = ""  # role that this run was trained for: goals, unified or prompts
     if text:
-        config.env, options = parse(
-            text, preset=("auto", "small", "base", "paper"), variant=("m3pc", "mtm")
-        )
+        choices = {"preset": ("auto", "small", "base", "paper"), "variant": ("m3pc", "mtm")}
+        config.env, options = parse(text, **choices, **({"role": roles} if roles else {}))
         config.preset, config.variant = choose(options["preset"]), options["variant"]
+        if roles:
+            config.role = options["role"]
 
 
 def parse(name: str, **choices: tuple[str, ...]) -> tuple[str, dict[str, str]]:

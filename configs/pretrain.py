@@ -29,7 +29,7 @@ NAME_KEYS = {
     "env": "ENV",
     "preset": "ENV,preset=small|base|paper",
     "variant": "ENV,variant=m3pc|mtm",
-    "role": "ENV,role=unified|prompts|policy|world",
+    "role": "ENV,role=unified|prompts|policy|world|goals",
 }
 
 
@@ -47,7 +47,7 @@ def get_config(name="hopper-medium"):
     config.env = env  # data set: <env>-<level>
     config.preset = preset  # size of the model and length of the training: small, base or paper
     config.variant = variant  # m3pc: distributions of actions, and rewards; mtm: squared errors
-    config.role = role  # roles to train for: unified or prompts (all of them), policy or world
+    config.role = role  # roles to train for: unified or prompts (all), policy, world or goals
     config.source = "builtin"  # builtin, d4rl, minari, minari:<id> or the path of a file or folder
     config.seed = 0  # seed of the initial parameters, batches, masks and dropout
     config.seeds = 1  # runs to train in one program, with seeds seed, seed + 1, ...
@@ -197,4 +197,9 @@ ROLES = {
     },
     "policy": {"masks.patterns.random_autoregressive": 0.0, "masks.patterns.rcbc": 1.0},
     "world": {"masks.patterns.random_autoregressive": 0.0, "masks.patterns.fd": 1.0},
+    "goals": {
+        "masks.patterns.random_autoregressive": 0.4,
+        "masks.patterns.pi": 0.3,
+        "masks.patterns.id": 0.3,
+    },
 }

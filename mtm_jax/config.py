@@ -378,6 +378,8 @@ class GoalConfig:
     reach: int | None = None
     # Rounds in which a goal's dimensions that are not given are taken from its reconstruction.
     inpainting: int = 2
+    # States on the way: as predicted, or shifted by the known errors at the present and the goal.
+    path: Literal["anchored", "predicted"] = "anchored"
     compute_dtype: Literal["", "float32", "bfloat16"] = ""  # precision of matmuls; "": as trained
 
     def __post_init__(self):
@@ -388,6 +390,10 @@ class GoalConfig:
             f"goal reach is {reach}; it must be at least ahead, {ahead} steps",
         )
         _require(rounds >= 0, f"goal inpainting is {rounds}; it must be at least 0")
+        _require(
+            self.path in ("anchored", "predicted"),
+            f"goal path is {self.path!r}; choose 'anchored' or 'predicted'",
+        )
         dtype = self.compute_dtype
         _require(
             dtype in PRECISIONS, f"goal compute_dtype is {dtype!r}; choose {_either(PRECISIONS)}"

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from experiments.runtime import cli, plans, runs
-from mtm_jax.agents import acting, pretrained
+from mtm_jax.agents import acting, goal_reaching, pretrained
 from mtm_jax.data import info as data_info
 from mtm_jax.envs import registry, rollout
 from mtm_jax.errors import UserError
@@ -177,7 +177,11 @@ def make_row(
 ) -> dict:
     """Build the row of results of one method's episodes; see `evaluate_actor`."""
     info, spec = agent.info, registry.spec_of_id(agent.info.env_id)
-    target = None if method == "bc" else agent.target_return(settings.target_fraction)
+    asks = method not in ("bc", *goal_reaching.METHODS)
+    target = agent.target_return(settings.target_fraction) if asks else None
+    fraction = (
+        {"target_fraction": settings.target_fraction} if "target_fraction" in settings else {}
+    )
     return results.result(
         experiment=experiment,
         env_id=info.env_id,
@@ -196,7 +200,7 @@ def make_row(
             "entropy": _entropy(run),
             "history": agent.history,
             "eval_seed": settings.seed,
-            "target_fraction": settings.target_fraction,
+            **fraction,
             **({"weights": agent.weights} if agent.weights else {}),
             **(further or {}),
         },

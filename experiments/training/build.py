@@ -130,7 +130,7 @@ def default_out(config: config_dict.ConfigDict) -> pathlib.Path:
     source = config.source if config.source in known else pathlib.Path(config.source).stem
     source = "".join(c if c.isalnum() or c in "-_" else "-" for c in source)
     parts = [config.env, *([] if source == "builtin" else [source])]
-    role = config.get("role", "unified")  # programs that name a run do not know it
+    role = config.get("role", "unified")  # most programs that name a run do not know it
     parts += [config.variant, *([] if role == "unified" else [role])]
     parts += [config.preset, f"seed{config.seed}"]
     return pathlib.Path("runs") / "pretrain" / "-".join(parts)

@@ -56,6 +56,8 @@ def find_all(config: config_dict.ConfigDict, experiment: str) -> list[pathlib.Pa
 def pretrain_command(config: config_dict.ConfigDict) -> str:
     """Write the command that makes the run that a configuration means."""
     variant = "" if config.variant == "m3pc" else f",variant={config.variant}"
+    role = config.get("role", "unified")
+    variant += "" if role == "unified" else f",role={role}"
     given = {"source": config.source, "seed": config.seed, "out": config.run}
     default = {"source": "builtin", "seed": 0, "out": ""}
     flags = [f" --config.{k}={v}" for k, v in given.items() if v != default[k]]

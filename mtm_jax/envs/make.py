@@ -39,6 +39,15 @@ def make_vec(env_id: str, count: int, **kwargs) -> gymnasium.vector.VectorEnv:
         return gymnasium.make_vec(env_id, count, vectorization_mode="sync", **kwargs)
 
 
+def without_falls(env_id: str) -> dict[str, bool]:
+    """Return the argument of `make` with which an episode goes on where the robot is unhealthy.
+
+    It is empty for environments that never end an episode for that.
+    """
+    ends = registry.spec_of_id(env_id).name in ("hopper", "walker2d")
+    return {"terminate_when_unhealthy": False} if ends else {}
+
+
 def load_suite(spec: registry.EnvSpec) -> None:
     """Import what simulates an environment.
 

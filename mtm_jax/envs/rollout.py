@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
@@ -51,6 +51,7 @@ def rollout(
     max_episode_steps: int | None = None,
     on_step: Callable[[int, int], None] = lambda step, alive: None,
     copies: int = 1,
+    options: Mapping[str, Any] | None = None,
 ) -> Episodes:
     """Run one episode in each of `episodes` environments, all stepped together.
 
@@ -63,16 +64,45 @@ def rollout(
         on_step: called with the step and the number of episodes that still run.
         copies: how often each environment is there, for an actor that joins as many policies; the
             rows of everything are those of the first copies, then of the second, and so on.
+        options: further arguments of the environment, such as `make.without_falls`.
 
     Raises:
         UserError: the id is not in the registry.
     """
     seeds = [seed + e for e in range(episodes)] * copies
-    envs = make.make_vec(env_id, len(seeds), max_episode_steps=max_episode_steps)
+    envs = make.make_vec(env_id, len(seeds), max_episode_steps=max_episode_steps, **(options or {}))
     try:
         return _run(_faster(envs), actor, seeds, on_step)
     finally:
         envs.close()
+
+
+class Recorder:
+    """An actor that keeps the observations which another one acts on."""
+
+    def __init__(self, actor: Actor):
+        self._actor = actor
+        self._observations: list[np.ndarray] = []
+
+    def start(self, obs: np.ndarray) -> Any:
+        """See `Actor.start`."""
+        self._observations = [obs]
+        return self._actor.start(obs)
+
+    def decide(self, memory: Any) -> np.ndarray:
+        """See `Actor.decide`."""
+        return self._actor.decide(memory)
+
+    def observe(
+        self, memory: Any, actions: np.ndarray, rewards: np.ndarray, obs: np.ndarray
+    ) -> Any:
+        """See `Actor.observe`."""
+        self._observations.append(obs)
+        return self._actor.observe(memory, actions, rewards, obs)
+
+    def observations(self) -> np.ndarray:
+        """The observations of all steps, [L, E, S]; that after the last one is not seen."""
+        return np.stack(self._observations)
 
 
 def split(episodes: Episodes, copies: int) -> list[Episodes]:

@@ -69,6 +69,7 @@ class Locomotion:
         self._speed = first._forward_reward_weight
         self._alive = getattr(first, "_healthy_reward", None)  # the cheetah cannot fall
         if self._alive is not None:
+            self._ends = first._terminate_when_unhealthy
             self._z, self._angle = first._healthy_z_range, first._healthy_angle_range
             self._state = getattr(first, "_healthy_state_range", (-np.inf, np.inf))
 
@@ -91,7 +92,8 @@ class Locomotion:
             return observations, self._speed * speed - cost, np.zeros(len(numbers), bool)
         healthy = self._healthy(positions, velocities)
         observations = np.concatenate([positions[:, 1:], np.clip(velocities, -10, 10)], axis=1)
-        return observations, self._speed * speed + healthy * self._alive - cost, ~healthy
+        rewards = self._speed * speed + healthy * self._alive - cost
+        return observations, rewards, ~healthy & self._ends
 
     def _healthy(self, positions: np.ndarray, velocities: np.ndarray) -> np.ndarray:
         height, angle = positions[:, 1], positions[:, 2]

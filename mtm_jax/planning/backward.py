@@ -77,7 +77,8 @@ def decide(
     if not complete:
         aimed = inpaint(passes, aimed, config.inpainting)
     outputs = passes.to_goal(aimed)
-    path, here = _join(aimed, passes.states(outputs)), aimed.context.slot
+    path = PATHS[config.path](aimed, passes.states(outputs))
+    path, here = _join(aimed, path), aimed.context.slot
     if method == "m3pc_goal":
         arguments = path, aimed.context.actions, here
         action = roles.inverse_dynamics(model, params, stats, *arguments)
@@ -146,6 +147,23 @@ class Passes(NamedTuple):
         values = roles.fill(self.model, states, context.actions)
         visible = masks.prompt(prompt, context.slot, window, aimed.slot)
         return roles.show(self.model, self.params, self.stats, values, visible)
+
+
+def _anchored(aimed: Aim, predicted: Array) -> Array:
+    """Shift predicted states by the errors that they have at both ends of the path: [T, S].
+
+    The model also reconstructs the states that it sees. How far it misses the present one and the
+    goal is known, and in between its errors are much the same.
+    """
+    here, goal = aimed.context.slot, aimed.slot
+    way = jnp.clip((jnp.arange(len(predicted)) - here) / (goal - here), 0.0, 1.0)[:, None]
+    at_start = aimed.context.states[here] - predicted[here]
+    at_goal = aimed.state - predicted[goal]
+    return predicted + (1.0 - way) * at_start + way * at_goal
+
+
+# By `GoalConfig.path`: (aim, predicted states [T, S]) -> states of the path.
+PATHS = {"anchored": _anchored, "predicted": lambda aimed, predicted: predicted}
 
 
 def _join(aimed: Aim, predicted: Array) -> Array:

@@ -94,6 +94,7 @@ def test_a_role_decides_the_masks_of_every_preset(preset, role):
     assert sum(patterns.values()) == pytest.approx(1.0)
     prompts = {"random_autoregressive", "rcbc", "bc", "fd", "id", "pi"}
     expected = {"prompts": prompts, "policy": {"rcbc"}, "world": {"fd"}}
+    expected["goals"] = {"random_autoregressive", "id", "pi"}
     shown = {name for name, weight in patterns.items() if weight}
     assert shown == expected.get(role, {"random_autoregressive"})
 

@@ -9,8 +9,8 @@ from mtm_jax.envs import simulations
 IDS = ("Hopper-v5", "Walker2d-v5", "HalfCheetah-v5")
 
 
-def make(env_id, count=3):
-    return [gymnasium.make(env_id).unwrapped for _ in range(count)]
+def make(env_id, count=3, **kwargs):
+    return [gymnasium.make(env_id, **kwargs).unwrapped for _ in range(count)]
 
 
 def reset(envs, seed):
@@ -37,6 +37,18 @@ def test_steps_are_those_of_the_environment(env_id):
                 assert terminals[k] == terminal
                 endings += terminal
     assert (endings > 0) == (env_id != "HalfCheetah-v5")
+
+
+def test_episodes_go_on_where_the_environment_lets_them():
+    together, alone = (make("Hopper-v5", 1, terminate_when_unhealthy=False) for _ in range(2))
+    reset(together, 0), reset(alone, 0)
+    envs, action = simulations.simulate(together), np.ones((1, 3), np.float32)
+    for _ in range(120):
+        obs, rewards, terminals = envs.step([0], action)
+        expected, reward, terminal, _, _ = alone[0].step(action[0])
+        np.testing.assert_array_equal(obs[0], expected)
+        assert (rewards[0], bool(terminals[0])) == (reward, terminal) == (reward, False)
+    assert obs[0, 0] < 0.7
 
 
 def test_unhealthy_velocities_end_an_episode_and_are_clipped():

@@ -60,7 +60,7 @@ def full_pass(real, states, actions, prompt, slot):
 @pytest.mark.parametrize("slot", [0, 1, 2])
 def test_it_is_path_inference_and_then_inverse_dynamics(real, decide, slot):
     ctx = at_step(slot, 10)
-    found = decide(ctx, waypoints(10 + LAST - slot))
+    found = decide(ctx, waypoints(10 + LAST - slot), config=GoalConfig(path="predicted"))
     seen = ctx.states.at[LAST].set(STATES[0])
     inferred, under_one_mask = full_pass(real, seen, ctx.actions, "pi", slot)
     between = (jnp.arange(WINDOW) > slot) & (jnp.arange(WINDOW) < LAST)
@@ -71,6 +71,14 @@ def test_it_is_path_inference_and_then_inverse_dynamics(real, decide, slot):
     single = decide(ctx, waypoints(10 + LAST - slot), "goal_mask")
     np.testing.assert_allclose(single.action, under_one_mask[slot], rtol=1e-4, atol=1e-5)
     assert np.abs(single.action - found.action).max() > 1e-3
+
+
+def test_an_anchored_path_has_no_error_that_changes_evenly(real):
+    ctx, true = at_step(1, 4), np.random.default_rng(1).normal(size=(WINDOW, S))
+    aimed = backward.Aim(ctx.replace(states=jnp.asarray(true)), true[LAST], np.ones(S, bool), LAST)
+    error = np.arange(WINDOW)[:, None] * np.linspace(-1.0, 1.0, S) + 0.5
+    path = backward.PATHS["anchored"](aimed, jnp.asarray(true + error))
+    np.testing.assert_allclose(path[1:], true[1:], atol=1e-5)
 
 
 @pytest.mark.parametrize(("slot", "t", "steps"), [(3, 9, (10, 13)), (1, 1, (4,)), (3, 9, (12, 20))])

@@ -8,7 +8,7 @@ import pytest
 from mtm_jax.agents import imagination
 from mtm_jax.envs import make
 from mtm_jax.errors import UserError
-from mtm_jax.plots import video
+from mtm_jax.plots import robots, video
 
 HORIZON = 3
 
@@ -50,7 +50,7 @@ def hopper():
 
 def test_capsules_of_the_hopper_stand_where_its_model_says(hopper):
     _, env = hopper
-    robot = video.Robot(env.model)
+    robot = robots.Robot(env.model)
     axes = robot.axes(env.init_qpos)
     ends = np.sort(axes[..., 1], axis=1)
     # Torso, thigh and leg on top of each other; the foot lies at 0.1 and reaches 0.39 m.
@@ -62,7 +62,7 @@ def test_capsules_of_the_hopper_stand_where_its_model_says(hopper):
 
 def test_the_robot_goes_and_turns_with_its_root(hopper):
     _, env = hopper
-    robot = video.Robot(env.model)
+    robot = robots.Robot(env.model)
     still, qpos = robot.axes(env.init_qpos), env.init_qpos.copy()
     qpos[0] += 2.0
     np.testing.assert_allclose(robot.axes(qpos) - still, np.tile([2.0, 0.0], (4, 2, 1)), atol=1e-9)
@@ -75,7 +75,7 @@ def test_the_robot_goes_and_turns_with_its_root(hopper):
 def test_only_limbs_that_the_model_paints_alike_share_a_colour():
     sides = {}
     for env_id in ("Hopper-v5", "Walker2d-v5"):
-        sides[env_id] = video.Robot(make.make(env_id).unwrapped.model).other.tolist()
+        sides[env_id] = robots.Robot(make.make(env_id).unwrapped.model).other.tolist()
     assert sides == {"Hopper-v5": [False] * 4, "Walker2d-v5": [False] * 4 + [True] * 3}
 
 
@@ -113,7 +113,7 @@ def test_the_right_panel_shows_what_was_imagined(hopper):
     recording, env = hopper
     states = recording.imagined_states.copy()
     states[..., 0] += 0.2  # imagined too high
-    robot = video.Robot(env.model)
+    robot = robots.Robot(env.model)
     pictures = [
         video._Stage(robot, r, env.dt).draw(2).astype(int)
         for r in (recording, recording._replace(imagined_states=states))
@@ -134,7 +134,7 @@ def test_an_episode_shorter_than_a_plan_has_one_frame(hopper, tmp_path):
 def test_a_robot_without_capsules_is_refused():
     box = "<mujoco><worldbody><geom type='box' size='1 1 1'/></worldbody></mujoco>"
     with pytest.raises(UserError, match="no capsules to draw"):
-        video.Robot(mujoco.MjModel.from_xml_string(box))
+        robots.Robot(mujoco.MjModel.from_xml_string(box))
 
 
 def test_videos_that_cannot_be_written_are_refused(hopper, tmp_path):
