@@ -108,6 +108,7 @@ class Study(NamedTuple):
         names: its data sets.
         recipes: recipe -> ways of acting, and questions of `training.held_out`.
         quick: the recipes that are enough for a first look.
+        bars: label of a bar -> (recipe, way of acting).
         curves: label of a line -> value on the axis -> (recipe, way of acting).
         axis: what the values are; empty: the figure has bars.
     """
@@ -115,6 +116,7 @@ class Study(NamedTuple):
     names: tuple[str, ...]
     recipes: dict[str, tuple[str, ...]]
     quick: tuple[str, ...] = ()
+    bars: dict[str, tuple[str, str]] = {}
     curves: dict[str, dict[float, tuple[str, str]]] = {}
     axis: str = ""
 
@@ -146,6 +148,12 @@ STUDIES = {
     "masking": Study(
         names=("hopper-medium-replay", "walker2d-medium-replay"),
         recipes=dict.fromkeys(("random", "mtm", "only_rcbc", "mixture"), ("rcbc",)),
+        bars={
+            "random": ("random", "rcbc"),
+            "autoregressive": ("mtm", "rcbc"),
+            "rcbc": ("only_rcbc", "rcbc"),
+            "mixture": ("mixture", "rcbc"),
+        },
     ),
     "heteromodal": Study(
         names=("hopper-expert", "halfcheetah-expert"),
@@ -154,6 +162,14 @@ STUDIES = {
             "mtm_1": ("rcbc",),
             "hetero_1": ("rcbc", "two_stage"),
             "mtm": ("bc", "rcbc"),  # the oracle: all actions
+        },
+        bars={
+            "MLP on 1%": ("mlp_rcbc_1", "rcbc"),
+            "MTM on 1%": ("mtm_1", "rcbc"),
+            "heteromodal": ("hetero_1", "rcbc"),
+            "two stages": ("hetero_1", "two_stage"),
+            "oracle, bc": ("mtm", "bc"),
+            "oracle, rcbc": ("mtm", "rcbc"),
         },
     ),
     "data_efficiency": Study(

@@ -98,7 +98,7 @@ def show(rows: list[dict], config: config_dict.ConfigDict) -> None:
         return
     capabilities = config.study == "capabilities"
     table = tables.capabilities(found) if capabilities else tables.scores(found)
-    rich.console.Console(width=160).print(table)
+    rich.console.Console(width=200).print(table)
     if not capabilities:
         path = config.figure or pathlib.Path(config.out) / f"{config.study}.png"
         cli.say(f"figure: {tables.draw(found, page.STUDIES[config.study], path)}")

@@ -79,9 +79,9 @@ LABELS = {
 def _grid(left: Sequence[str], right: Sequence[str]) -> rich.table.Table:
     grid = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     for column in left:
-        grid.add_column(column)
+        grid.add_column(column, no_wrap=True)
     for column in right:
-        grid.add_column(column, justify="right")
+        grid.add_column(column, justify="right", no_wrap=True)
     return grid
 
 
@@ -96,7 +96,7 @@ def draw(found: Found, study: page.Study, path: str | pathlib.Path) -> pathlib.P
     """Draw bars of the recipes, or a panel of curves for each data set."""
     if not study.axis:
         named = {
-            name: {f"{r} {a}": runs for (r, a), runs in group.items()}
+            name: {label: group[key] for label, key in study.bars.items() if key in group}
             for name, group in found.items()
         }
         return score_plots.bars(named, path)

@@ -40,19 +40,12 @@ def train(
         UserError: the modalities are not those of the data, the window is longer than every
             episode, or the loss is no longer finite.
     """
-    window, total = config.model.window, config.optim.total_steps
+    window = config.model.window
     data = dataset.make_dataset(trajectories, window)
     _check_widths(config.model, data)
     stats, model = dataset.compute_stats(data), make_model(config.model)
-    compiled = program.make_program(pretrain.make_training(config, model, stats))
-    state, step = compiled.init(jax.random.key(seed)), 0
-    with progress.progress(total, "training") as bar:
-        while step < total:
-            length = min(CALL, total - step)
-            state, metrics = compiled.run(state, data, length)
-            step += length
-            _check_finite(step, metrics)
-            bar.update(step, f"loss {float(metrics['train/loss']):.3f}")
+    training = pretrain.make_training(config, model, stats)
+    state = _run(training, data, config.optim.total_steps, seed)
     returns = inspection.returns(trajectories)
     known = len(returns) > 0
     found = pretrained.Pretrained(
@@ -65,9 +58,25 @@ def train(
             mean=float(returns.mean()) if known else None,
         ),
         history=min(4, window - 1) if history is None else history,
-        step=step,
+        step=config.optim.total_steps,
     )
     return agent_lib.of(found)
+
+
+def _run(
+    training: program.Training, data: dataset.Dataset, total: int, seed: int
+) -> pretrain.TrainState:
+    """Train to the last step, under a progress bar."""
+    compiled = program.make_program(training)
+    state, step = compiled.init(jax.random.key(seed)), 0
+    with progress.progress(total, "training") as bar:
+        while step < total:
+            length = min(CALL, total - step)
+            state, metrics = compiled.run(state, data, length)
+            step += length
+            _check_finite(step, metrics)
+            bar.update(step, f"loss {float(metrics['train/loss']):.3f}")
+    return state
 
 
 def _check_widths(config: ModelConfig, data: dataset.Dataset) -> None:

@@ -84,7 +84,7 @@ def bars(scores: Scores, path: str | os.PathLike) -> pathlib.Path:
         axis.set_xticks(range(len(scores)), [name.replace("-", "\n", 1) for name in scores])
         axis.grid(axis="x", visible=False)
         axis.set_ylabel("normalised score")
-        fig.legend(loc="outside upper center", ncols=len(methods))
+        fig.legend(loc="outside upper center", ncols=min(len(methods), 4))
         return style.save(fig, path)
 
 

@@ -56,11 +56,7 @@ def make_dataset(
 ) -> Dataset:
     """Put trajectories on the device and index their windows.
 
-    Args:
-        trajectories: of the split.
-        window: T.
-        repeats: how often the windows of each episode are listed, [episodes] int, so that they are
-            drawn so many times as often; None: once.
+    The windows of an episode are listed, and so drawn, as often as `repeats` says, [episodes] int.
 
     Raises:
         UserError: no episode is as long as the window, or one is longer than the time limit.

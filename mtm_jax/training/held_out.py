@@ -101,8 +101,7 @@ def errors(
         return losses.squared_error(found, true), mlp.counted(role, pair)
 
     count = data.window_starts.shape[0]
-    starts = range(0, count, size)
-    index = [jnp.minimum(jnp.arange(size) + start, count - 1) for start in starts]
+    index = [jnp.minimum(jnp.arange(size) + start, count - 1) for start in range(0, count, size)]
     parts = [measure(params, data, rows) for rows in index]
     error, known = (np.concatenate([np.asarray(p[k]) for p in parts])[:count] for k in range(2))
     if not known.any():
@@ -110,7 +109,12 @@ def errors(
             f"no held-out episode has {window} steps, the model's window; hold out more of the "
             "data, or choose a shorter window"
         )
+    return _episode_means(data, error, known)
+
+
+def _episode_means(data: dataset.Dataset, error: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Average over the known windows of each episode, [W] -> [episodes that have some]."""
     episode = np.searchsorted(np.asarray(data.last_rows), np.asarray(data.window_starts))
-    found = (np.bincount(episode[known], x[known]) for x in (error, np.ones(count)))
-    total, steps = found
-    return (total[steps > 0] / steps[steps > 0]).astype(float)
+    counts = np.bincount(episode[known])
+    totals = np.bincount(episode[known], error[known])
+    return totals[counts > 0] / counts[counts > 0]

@@ -39,6 +39,7 @@ def test_every_recipe_of_a_study_is_a_pretraining(tmp_path, name):
     assert set(config.recipes) == set(page.STUDIES[name].recipes)
     assert set(page.STUDIES[name].quick) <= set(config.recipes)
     wanted = {key for line in page.STUDIES[name].curves.values() for key in line.values()}
+    wanted |= set(page.STUDIES[name].bars.values())
     assert all(acting in page.STUDIES[name].recipes[recipe] for recipe, acting in wanted)
 
 
@@ -111,6 +112,14 @@ def test_mlps_are_trained_measured_and_played(tmp_path, hopper_file, capsys):
     rows = records.read_jsonl(folder / "results.jsonl")
     assert [r["seed"] for r in rows] == [0, 1] and rows[0]["returns"] != rows[1]["returns"]
     assert jobs.remaining(config) == []
+
+
+def test_bars_have_their_labels(tmp_path, drawn):
+    config = complete(tmp_path, study="masking", seeds=1)
+    rows = [row("mtm", "rcbc", 0, np.full(20, 7.0), name=name) for name in config.names]
+    tables.draw(tables.collect(rows, config), page.STUDIES["masking"], tmp_path / "figure.png")
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.texts] == ["autoregressive"]
 
 
 @pytest.mark.slow

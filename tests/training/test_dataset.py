@@ -50,6 +50,15 @@ def test_windows_are_consecutive_steps_of_one_episode(lengths, window):
     assert (step < np.array(lengths)[episode.astype(int)]).all()
 
 
+def test_windows_are_listed_as_often_as_they_are_repeated():
+    plain = dataset.make_dataset(make((5, 9, 3)), 4)
+    more = dataset.make_dataset(make((5, 9, 3)), 4, np.array([3, 1, 2]))
+    starts, counts = np.unique(more.window_starts, return_counts=True)
+    np.testing.assert_array_equal(starts, plain.window_starts)
+    np.testing.assert_array_equal(counts, [3, 3, *[1] * 6, 2])
+    np.testing.assert_array_equal(more.window_steps[more.window_starts == 14], [3, 3])
+
+
 @pytest.mark.parametrize(("lengths", "window"), CASES)
 def test_all_fields_of_a_slot_come_from_the_same_step(lengths, window):
     trajectories = make(lengths)
