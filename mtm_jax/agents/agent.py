@@ -56,11 +56,13 @@ class Agent(pretrained.Pretrained):
             actions: [h, A] in the environment's units.
 
         Returns:
-            next states [h, S], rewards [h] (None if the model has none), return tokens [h].
+            next states [h, S], rewards [h] and return tokens [h] (None if the model has none).
 
         Raises:
-            UserError: a shape is wrong, a value is not finite, or the window is a single step.
+            UserError: a shape is wrong, a value is not finite, the window is a single step, or the
+                model has no states or actions.
         """
+        pretrained.require_modalities(self, "imagining", ("states", "actions"))
         window, action_dim = self.model.config.window, len(self.info.action_low)
         (obs,) = inputs.observations(inputs.numbers(obs, "the observation")[None], self)
         actions = self.from_environment(inputs.actions(actions, self))
@@ -80,6 +82,7 @@ class Agent(pretrained.Pretrained):
         Raises:
             UserError: more states than slots, or fewer than two, or one that cannot be read.
         """
+        pretrained.require_modalities(self, "inverse dynamics", ("states", "actions"))
         window = self.model.config.window
         states = inputs.observations(states, self, each="state")
         if not 2 <= len(states) <= window:

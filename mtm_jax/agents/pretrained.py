@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -104,6 +104,21 @@ class Pretrained:
         """Map actions from the environment's bounds to [-1, 1]."""
         low, high = np.float32(self.info.action_low), np.float32(self.info.action_high)
         return jnp.asarray(2.0 * (actions - low) / (high - low) - 1.0)
+
+
+def require_modalities(agent: Pretrained, role: str, names: Sequence[str]) -> None:
+    """Refuse a model that lacks what a role reads or predicts.
+
+    Raises:
+        UserError: it names what is missing, and what there is.
+    """
+    known = [m.name for m in agent.model.config.modalities]
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise UserError(
+            f"this model has no {missing[0]}, which {role} needs; it was trained on "
+            f"{', '.join(known)}: train one with {missing[0]}"
+        )
 
 
 def check_fraction(target_fraction: float) -> None:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mtm_jax.agents import pretrained
 from mtm_jax.agents.actor import Actor, Memory
 from mtm_jax.agents.pretrained import Pretrained, with_precision
 from mtm_jax.config import DEFAULT_PROMPT, PlanConfig, PromptConfig
@@ -41,9 +42,9 @@ def by_prompt(
         plan, target_fraction, seed, explore, world: see `acting.make_actor`.
 
     Raises:
-        UserError: the data have no returns to ask for, the model has no distribution where one is
-            needed, or something was given for which this method has no use: a plan, a world model,
-            options of returns under "bc".
+        UserError: the data have no returns to ask for, the model lacks a modality, or a
+            distribution where one is needed, or something was given for which this method has no
+            use: a plan, a world model, options of returns under "bc".
     """
     if plan is not None or world is not None:
         given = "a plan" if plan is not None else "a world model"
@@ -51,6 +52,8 @@ def by_prompt(
     config = DEFAULT_PROMPT if prompt is None else prompt
     if explore:
         config = dataclasses.replace(config, action="sample")
+    needed = ("states", "returns", "actions") if method == "rcbc" else ("states", "actions")
+    pretrained.require_modalities(agent, method, needed)
     check(agent, method, config)
     agent = with_precision(agent, config.compute_dtype)
     target = agent.target_token(target_fraction) if method == "rcbc" else jnp.zeros(())

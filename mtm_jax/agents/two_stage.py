@@ -7,6 +7,7 @@ import functools
 import jax
 from jax import Array
 
+from mtm_jax.agents import pretrained
 from mtm_jax.agents.actor import Actor, Memory
 from mtm_jax.agents.pretrained import Pretrained
 from mtm_jax.config import PlanConfig, PromptConfig
@@ -16,7 +17,6 @@ from mtm_jax.planning import context as context_lib
 from mtm_jax.planning import roles, two_stage
 
 METHOD = "two_stage"
-NEEDS = ("states", "returns", "actions")
 
 
 def by_two_stages(
@@ -44,11 +44,10 @@ def by_two_stages(
         raise UserError(
             f"{method} has its own two prompts, and {useless[0]} was asked for; leave it out"
         )
-    window, known = agent.model.config.window, [m.name for m in agent.model.config.modalities]
-    missing = [name for name in NEEDS if name not in known]
-    if missing or window < 2:
-        why = f"it has no {missing[0]}" if missing else "its window is a single step"
-        raise UserError(f"this model cannot act by {method}: {why}; use another model")
+    pretrained.require_modalities(agent, method, ("states", "returns", "actions"))
+    window = agent.model.config.window
+    if window < 2:
+        raise UserError(f"{method} needs a later state, and this model's window is a single step")
     target = agent.target_token(target_fraction)
 
     def decide(memory: Memory) -> Array:

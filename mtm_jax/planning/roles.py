@@ -31,7 +31,7 @@ class Imagined(NamedTuple):
 
     next_states: Array  # [h, S]
     rewards: Array | None  # [h], of the actions; None if the model has no rewards
-    return_tokens: Array  # [h], average return to go at the step of each action
+    return_tokens: Array | None  # [h], average return to go at each action; None likewise
 
 
 def show(
@@ -207,7 +207,8 @@ def imagine(
         predicted = decode(model, stats, outputs)
         next_obs = predicted["states"][ctx.slot + 1]
         reward = predicted["rewards"][ctx.slot, 0] if "rewards" in predicted else None
-        row = Imagined(next_obs, reward, predicted["returns"][ctx.slot, 0])
+        to_go = predicted["returns"][ctx.slot, 0] if "returns" in predicted else None
+        row = Imagined(next_obs, reward, to_go)
         # Rewards are hidden under this prompt, so that any value may stand for a missing one.
         past_reward = jnp.zeros(()) if reward is None else reward
         return context_lib.extend(ctx, actions[n], past_reward, next_obs, history), row

@@ -41,8 +41,23 @@ def test_training_ends_with_the_state_of_the_common_program(data):
     )
     assert (agent.step, agent.history, agent.info.name) == (60, 3, "toy")
     assert agent.returns.best is None
+    assert agent.imagine(np.zeros(2), np.zeros((2, 1))).return_tokens is None
+    with pytest.raises(UserError, match="has no returns, which rcbc needs; it was trained on st"):
+        agent.policy("rcbc")
     found = agent.inpaint({"states": np.zeros((3, 2))}, {"states": np.ones(3, bool)})
     assert found["actions"].shape == (3, 1)
+
+
+def test_a_role_that_a_model_lacks_is_refused(data):
+    agent = mtm_jax.train(data, settings(SPECS[:1], total_steps=5))
+    asks = {
+        "imagining": lambda: agent.imagine(np.zeros(2), np.zeros((2, 1))),
+        "inverse dynamics": lambda: agent.inverse_dynamics(np.zeros((3, 2))),
+        "bc": lambda: agent.policy("bc"),
+    }
+    for role, ask in asks.items():
+        with pytest.raises(UserError, match=f"has no actions, which {role} needs"):
+            ask()
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_what_two_stages_cannot_do_is_refused(agent):
     specs = tuple(m for m in agent.model.config.modalities if m.name != "returns")
     config = dataclasses.replace(agent.model.config, modalities=specs)
     blind = dataclasses.replace(agent, model=agent.model._replace(config=config))
-    with pytest.raises(UserError, match="cannot act by two_stage: it has no returns"):
+    with pytest.raises(UserError, match="has no returns, which two_stage needs"):
         acting.make_actor(blind, "two_stage")
     with pytest.raises(UserError, match="own two prompts, and a prompt was asked for"):
         acting.make_actor(agent, "two_stage", prompt=PromptConfig())

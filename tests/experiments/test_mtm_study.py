@@ -126,6 +126,7 @@ def test_bars_have_their_labels(tmp_path, drawn):
 @pytest.mark.parametrize("name", sorted(page.STUDIES))
 def test_a_study_runs_from_end_to_end(tmp_path, hopper_file, capsys, name, monkeypatch):
     quick = {"data_efficiency": ("mtm_20", "hetero_20", "mlp_rcbc_20", "mtm", "mlp_rcbc")}
+    quick["window_length"] = ("window_2", "window_16")
     monkeypatch.setitem(page.RECIPES, "mtm_1", {"data.episodes_fraction": 0.2})
     monkeypatch.setitem(page.RECIPES, "mlp_rcbc_1", {"data.episodes_fraction": 0.2})
     given = TINY | {"source": hopper_file, "study": name, "recipes": quick.get(name, ())}
