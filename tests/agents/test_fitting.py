@@ -1,5 +1,7 @@
 """What is trained from Python is an agent, of the same numbers as those of the command."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -28,9 +30,13 @@ def data():
     return mtm_jax.trajectories_from_arrays(arrays | {"lengths": [20, 25, 15]}, name="toy")
 
 
-def test_training_ends_with_the_state_of_the_common_program(data):
+@pytest.fixture(scope="module")
+def agent(data):
+    return mtm_jax.train(data, settings(), seed=3)
+
+
+def test_training_ends_with_the_state_of_the_common_program(data, agent):
     config = settings()
-    agent = mtm_jax.train(data, config, seed=3)
     split = dataset.make_dataset(data, 4)
     compiled = program.make_program(
         pretrain.make_training(config, agent.model, dataset.compute_stats(split))
@@ -41,15 +47,22 @@ def test_training_ends_with_the_state_of_the_common_program(data):
     )
     assert (agent.step, agent.history, agent.info.name) == (60, 3, "toy")
     assert agent.returns.best is None
+
+
+def test_a_model_without_returns_still_imagines(agent):
     assert agent.imagine(np.zeros(2), np.zeros((2, 1))).return_tokens is None
     with pytest.raises(UserError, match="has no returns, which rcbc needs; it was trained on st"):
         agent.policy("rcbc")
+
+
+def test_a_trained_agent_fills_in_windows(agent):
     found = agent.inpaint({"states": np.zeros((3, 2))}, {"states": np.ones(3, bool)})
     assert found["actions"].shape == (3, 1)
 
 
-def test_a_role_that_a_model_lacks_is_refused(data):
-    agent = mtm_jax.train(data, settings(SPECS[:1], total_steps=5))
+def test_a_role_that_a_model_lacks_is_refused(agent):
+    config = dataclasses.replace(agent.model.config, modalities=SPECS[:1])
+    agent = dataclasses.replace(agent, model=agent.model._replace(config=config))
     asks = {
         "imagining": lambda: agent.imagine(np.zeros(2), np.zeros((2, 1))),
         "inverse dynamics": lambda: agent.inverse_dynamics(np.zeros((3, 2))),
