@@ -390,14 +390,12 @@ class GoalConfig:
             f"goal reach is {reach}; it must be at least ahead, {ahead} steps",
         )
         _require(rounds >= 0, f"goal inpainting is {rounds}; it must be at least 0")
-        _require(
-            self.path in ("anchored", "predicted"),
-            f"goal path is {self.path!r}; choose 'anchored' or 'predicted'",
-        )
-        dtype = self.compute_dtype
-        _require(
-            dtype in PRECISIONS, f"goal compute_dtype is {dtype!r}; choose {_either(PRECISIONS)}"
-        )
+        for name, choices in (
+            ("path", ("anchored", "predicted")),
+            ("compute_dtype", PRECISIONS),
+        ):
+            value = getattr(self, name)
+            _require(value in choices, f"goal {name} is {value!r}; choose {_either(choices)}")
 
 
 # Defaults of plans that depend on their guidance. Predicted returns distinguish candidates less

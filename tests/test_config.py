@@ -44,7 +44,7 @@ NAN, INF = float("nan"), float("inf")
         (config.PromptConfig(), "compute_dtype", "float16"),
         *((config.GoalConfig(), key, -1) for key in ("ahead", "reach", "inpainting")),
         (config.GoalConfig(ahead=3, reach=3), "reach", 2),
-        (config.GoalConfig(), "compute_dtype", "float16"),
+        *((config.GoalConfig(), key, "foo") for key in ("path", "compute_dtype")),
     ],
 )
 def test_a_senseless_value_is_refused(settings, key, value):

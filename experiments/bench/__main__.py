@@ -9,8 +9,9 @@ Sections, and what they time:
   seeds       training steps of several seeds in one program
   training    training steps over widths, batches and windows, and the sampling of windows
   critic      updates of a critic (IQL)
-  decisions   by the policy alone (rcbc) and by planning (m3pc_m, m3pc_q, with readout=fd as in the
-              released code), over candidates, horizons, environments and widths
+  decisions   by the policy alone (rcbc), towards a goal (m3pc_goal), by planning (m3pc_m, m3pc_q,
+              with readout=fd as in the released code), over candidates, horizons, environments
+              and widths
   collection  collecting built-in data
   peer        a training step and a decision beside the same in plain PyTorch, where it is installed
   parts       the parts of a training step and of a decision

@@ -16,10 +16,10 @@ from ml_collections import config_dict
 
 from experiments.bench import operations, timing, training_steps, workloads
 from mtm_jax import tokens
-from mtm_jax.agents import planner
-from mtm_jax.config import CriticConfig, ModelConfig, PlanConfig
+from mtm_jax.agents import goal_reaching, planner
+from mtm_jax.config import CriticConfig, GoalConfig, ModelConfig, PlanConfig
 from mtm_jax.models import trajectory_model as model
-from mtm_jax.planning import compiled, roles
+from mtm_jax.planning import backward, compiled, roles
 from mtm_jax.planning import context as context_lib
 from mtm_jax.training import iql
 
@@ -29,7 +29,7 @@ PLANNERS = ("m3pc_m", "m3pc_q")  # what is timed
 class Point(NamedTuple):
     """One setting of a decision."""
 
-    method: str  # "rcbc", "m3pc_m" or "m3pc_q"
+    method: str  # "rcbc", "m3pc_goal", "m3pc_m" or "m3pc_q"
     candidates: int | None  # N; None without planning
     horizon: int | None
     environments: int
@@ -39,12 +39,14 @@ class Point(NamedTuple):
 def points(config: config_dict.ConfigDict, width: int) -> list[list[Point]]:
     """List what to time at one width, in groups that share a loop.
 
-    M3PC-M is timed over the candidates at every width, the rest at the widths of `config.around`.
+    M3PC-M is timed over the candidates at every width, the rest at the widths of `config.around`;
+    so is backward M3PC, towards one goal.
     """
     n, h = config.plan.candidates, config.plan.horizon
     around = width in config.around
     environments = [e for e in config.environments if e != 1] if around else []
     found = [[Point("rcbc", None, None, e, None)] for e in (1, *environments)]
+    found += [[Point("m3pc_goal", None, None, 1, None)]] if around else []
     for method in PLANNERS:
         every = around or method == "m3pc_m"
         counts = dict.fromkeys((*(config.candidates if every else ()), n))
@@ -62,6 +64,8 @@ def multiply_adds(network: model.Model, point: Point, history: int) -> int:
     """Count the multiply-adds of one decision in every environment."""
     if point.method == "rcbc":
         return point.environments * operations.policy(network.config)
+    if point.method == "m3pc_goal":
+        return point.environments * operations.goal_decision(network.config)
     plan = plan_of(point, history)
     return point.environments * operations.decision(network.config, plan, CriticConfig())
 
@@ -133,6 +137,8 @@ def compile_point(network: model.Model, point: Point, history: int) -> workloads
     arguments = random_arguments(network, point, history)
     if point.method == "rcbc":
         decide = functools.partial(_clone, network)
+    elif point.method == "m3pc_goal":
+        decide = functools.partial(_reach, network)
     else:
         plan = plan_of(point, history)
         value = planner.least_q if plan.guidance == "critic" else None
@@ -150,6 +156,14 @@ def compile_point(network: model.Model, point: Point, history: int) -> workloads
 def _clone(network: model.Model, weights: compiled.Weights, contexts: Any, *_: Any) -> jax.Array:
     choose = functools.partial(roles.act, network, weights.params, weights.stats)
     return jax.vmap(lambda context: choose(context, jnp.float32(1.0)))(contexts)
+
+
+def _reach(network: model.Model, weights: compiled.Weights, contexts: Any, *_: Any) -> jax.Array:
+    states = contexts.states[:1, 0]
+    steps, given = jnp.full(1, 3, jnp.int32), jnp.ones(states.shape, bool)
+    how = {"method": "m3pc_goal", "config": GoalConfig(), "complete": True}
+    arguments = weights.params, weights.stats, contexts, backward.Waypoints(states, steps, given)
+    return goal_reaching.choose(network, *arguments, **how).action
 
 
 def _plan(act: Callable, *arguments: Any) -> jax.Array:

@@ -19,6 +19,11 @@ def policy(model: ModelConfig) -> int:
     return full_pass(model, ("actions",)) - spread
 
 
+def goal_decision(model: ModelConfig) -> int:
+    """Count a decision of m3pc_goal: a full pass that predicts states, and a policy's."""
+    return full_pass(model, ("states",)) + policy(model)
+
+
 def training_step(model: ModelConfig, batch_size: int) -> int:
     """Count a training step: the backward pass costs twice as much as the forward pass.
 

@@ -23,7 +23,7 @@ from mtm_jax.io import progress
 
 
 def motion_of(agent: pretrained.Pretrained, config: config_dict.ConfigDict) -> np.ndarray:
-    """Compute the motion of the task, [steps + 1, S].
+    """Compute the motion of the task, or of the user's goals, [steps + 1, S].
 
     Raises:
         UserError: the run is of another environment, or a setting of the motion is out of range.
@@ -35,6 +35,8 @@ def motion_of(agent: pretrained.Pretrained, config: config_dict.ConfigDict) -> n
             f"{config.task} is a task of {ours}, and the run was trained on {agent.info.name}; "
             f"give a run of {task.data}"
         )
+    if config.goals:
+        return own_goals(agent, config).motion(config.steps)
     return tasks.reference(task, agent.info.env_id, config.steps, **config.motion)
 
 
@@ -42,10 +44,27 @@ def goals_of(
     agent: pretrained.Pretrained, motion: np.ndarray, config: config_dict.ConfigDict
 ) -> waypoints.Goals:
     """Make the goals of the motion, or read those of the user."""
-    env = registry.spec_of_id(agent.info.env_id).name
     if config.goals:
-        return goal_files.load(config.goals, env)
+        return own_goals(agent, config)
+    env = registry.spec_of_id(agent.info.env_id).name
     return tasks.goals(motion, config.spacing, tuple(config.given), env)
+
+
+def own_goals(agent: pretrained.Pretrained, config: config_dict.ConfigDict) -> waypoints.Goals:
+    """Read the user's goals.
+
+    Raises:
+        UserError: they have another width, or leave the joint free that is measured.
+    """
+    goals = goal_files.load(config.goals, registry.spec_of_id(agent.info.env_id).name)
+    goal_reaching.check(agent, goals, GoalConfig(**config.aim))
+    task = tasks.find(config.task)
+    if not goals.given[:, task.dimension].all():
+        raise UserError(
+            f"{config.goals} leaves dimension {task.dimension} free, the {task.label} that "
+            f"{config.task} is measured by; give it in every goal"
+        )
+    return goals
 
 
 def follow(

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rich
 import rich.box
+import rich.console
 import rich.table
 from jax import Array
 from ml_collections import config_dict
@@ -200,4 +200,4 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         numbers = [*(row["reached"][way] for way in WAYS), *(row[part] for part in parts)]
         table.add_row(str(row["distance"]), *(f"{x:.3f}" for x in numbers))
-    rich.print(table)
+    rich.console.Console(width=120).print(table)

@@ -18,14 +18,14 @@ from mtm_jax.envs import registry
 from mtm_jax.envs.goals import waypoints
 from mtm_jax.errors import UserError
 from mtm_jax.models.trajectory_model import Model
-from mtm_jax.planning import backward, roles
+from mtm_jax.planning import backward, roadmap, roles
 from mtm_jax.planning import context as context_lib
 
 _LOG = logging.getLogger("mtm_jax")
 METHODS = ("m3pc_goal", "goal_mask")
 FAR = 3.0  # standard deviations outside of the data's range, from which a goal is warned of
 # What goals may be given as: see `read`.
-Given = waypoints.Goals | np.ndarray | str | os.PathLike
+Given = waypoints.Goals | roadmap.Roadmap | np.ndarray | str | os.PathLike
 
 
 def by_goals(
@@ -59,11 +59,9 @@ def by_goals(
         raise UserError(f"{method} needs goals; give goals=..., such as an array of states [W, S]")
     refuse(method, plan=plan, prompt=prompt, world=world, seed=seed if explore else None)
     config = GoalConfig() if aim is None else aim
-    goals = read(goals)
-    check(agent, goals, config)
+    targets, complete = targets_of(agent, goals, config)
     agent = with_precision(agent, config.compute_dtype)
-    how = {"method": method, "config": config, "complete": goals.complete}
-    targets = backward.Waypoints(*map(jnp.asarray, (goals.states, goals.steps, goals.given)))
+    how = {"method": method, "config": config, "complete": complete}
 
     def explain(memory: Memory) -> backward.Decision:
         model = agent.model, agent.params, agent.stats
@@ -79,7 +77,7 @@ def choose(
     params: dict,
     stats: roles.Stats,
     contexts: context_lib.Context,
-    goals: backward.Waypoints,
+    goals: backward.Waypoints | roadmap.Roadmap,
     *,
     method: str,
     config: GoalConfig,
@@ -95,8 +93,24 @@ def choose(
         how = {"method": method, "config": config, "complete": complete}
         return backward.decide(model, params, stats, context, goals, **how)
 
-    own = 0 if goals.steps.ndim == 2 else None
+    own = 0 if isinstance(goals, backward.Waypoints) and goals.steps.ndim == 2 else None
     return jax.vmap(one, in_axes=(0, own))(contexts, goals)
+
+
+def targets_of(
+    agent: Pretrained, goals: Given, config: GoalConfig
+) -> tuple[backward.Waypoints | roadmap.Roadmap, bool]:
+    """Check goals and put them on the device; say whether all of their dimensions are given.
+
+    Raises:
+        UserError: see `check`.
+    """
+    if isinstance(goals, roadmap.Roadmap):
+        return goals, True
+    goals = read(goals)
+    check(agent, goals, config)
+    arrays = goals.states, goals.steps, goals.given
+    return backward.Waypoints(*map(jnp.asarray, arrays)), goals.complete
 
 
 def read(goals: Given) -> waypoints.Goals:

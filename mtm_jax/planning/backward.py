@@ -22,6 +22,7 @@ from mtm_jax import masks
 from mtm_jax.config import GoalConfig
 from mtm_jax.models.trajectory_model import Model
 from mtm_jax.planning import context as context_lib
+from mtm_jax.planning import roadmap as roadmap_lib
 from mtm_jax.planning import roles
 
 
@@ -57,7 +58,7 @@ def decide(
     params: dict,
     stats: roles.Stats,
     context: context_lib.Context,
-    waypoints: Waypoints,
+    waypoints: Waypoints | roadmap_lib.Roadmap,
     method: str,
     config: GoalConfig,
     complete: bool = False,
@@ -67,12 +68,15 @@ def decide(
     Args:
         model, params, stats: the pretrained model.
         context: the window of recent history.
-        waypoints: the goals of the episode.
+        waypoints: the goals of the episode, or a map of the data on which it heads for one.
         method: "m3pc_goal" (backward M3PC) or "goal_mask" (one pass under one mask).
         config: how to aim.
         complete: every dimension of every goal is given, so that nothing is in-painted.
     """
-    aimed = aim(context, waypoints, config)
+    if isinstance(waypoints, roadmap_lib.Roadmap):
+        aimed = aim_along(context, waypoints)
+    else:
+        aimed = aim(context, waypoints, config)
     passes = Passes(model, params, stats)
     if not complete:
         aimed = inpaint(passes, aimed, config.inpainting)
@@ -99,9 +103,19 @@ def aim(context: context_lib.Context, waypoints: Waypoints, config: GoalConfig) 
     chosen = jnp.searchsorted(waypoints.steps, context.t + config.ahead)
     chosen = jnp.minimum(chosen, len(waypoints.steps) - 1)
     distance = jnp.clip(waypoints.steps[chosen] - context.t, config.ahead, reach)
-    slot = jnp.minimum(context.slot, last - distance)
-    laid = context_lib.move(context, slot)
-    return Aim(laid, waypoints.states[chosen], waypoints.given[chosen], slot + distance)
+    return _lay(context, waypoints.states[chosen], waypoints.given[chosen], distance)
+
+
+def aim_along(context: context_lib.Context, roadmap: roadmap_lib.Roadmap) -> Aim:
+    """Choose the subgoal on the shortest path from the present state; see `aim`."""
+    goal = roadmap_lib.head_for(roadmap, context.states[context.slot])
+    return _lay(context, goal, jnp.ones(goal.shape, bool), roadmap.stride)
+
+
+def _lay(context: context_lib.Context, state: Array, given: Array, distance: Array) -> Aim:
+    """Lay the window so that the goal has a slot."""
+    slot = jnp.minimum(context.slot, context.states.shape[0] - 1 - distance)
+    return Aim(context_lib.move(context, slot), state, given, slot + distance)
 
 
 def inpaint(passes: Passes, aimed: Aim, rounds: int) -> Aim:

@@ -37,6 +37,11 @@ def test_free_dimensions_are_not_read():
     assert (waypoints.make(STATES).only(1).given == [False, True, False]).all()
 
 
+def test_goals_are_connected_by_straight_lines_and_held():
+    motion = waypoints.make(STATES[:2], [2, 4]).motion(6)
+    np.testing.assert_allclose(motion[:, 0], [0.0, 0.0, 0.0, 1.5, 3.0, 3.0, 3.0])
+
+
 def test_a_file_gives_back_what_was_saved(tmp_path):
     goals = waypoints.make(STATES, 4 * np.arange(1, 9), STATES % 2 == 0, env="hopper")
     goal_files.save(goals, tmp_path / "goals.npz")

@@ -158,7 +158,8 @@ def test_settings_vary_one_by_one_around_the_standard_point():
         [standard._replace(candidates=5)],
         [standard._replace(method="m3pc_q")],
     ]
-    assert len(wide) == 2 + 2 * (3 + 1 + 1)
+    assert len(wide) == 3 + 2 * (3 + 1 + 1)
+    assert [point("m3pc_goal", None, None, 1, None)] in wide
     assert [standard._replace(method="m3pc_q", environments=4)] in wide
     assert [standard._replace(horizon=1)] in wide
 

@@ -48,7 +48,10 @@ def test_a_file_of_goals_takes_the_place_of_the_motion(drawn_run, tmp_path):
     motion = m3pc_goal.following.motion_of(agent, config)
     found = m3pc_goal.following.goals_of(agent, motion, config)
     assert m3pc_goal.following.settings(config, found)["given"] == [1]
-    assert len(found.steps) == 4
+    assert len(found.steps) == 4 and motion.shape == (13, 11)
+    goal_files.save(waypoints.make(states).only(2), tmp_path / "own.npz")
+    with pytest.raises(UserError, match="own.npz leaves dimension 1 free, the torso angle"):
+        m3pc_goal.following.motion_of(agent, config)
 
 
 def test_recorded_actions_reach_what_was_recorded(drawn_run, monkeypatch):

@@ -12,7 +12,7 @@ from test_roles import SPECS, STATS, WINDOW, A, S, some_context
 from mtm_jax import distributions, masks, tokens
 from mtm_jax.config import GoalConfig, ModelConfig
 from mtm_jax.models import trajectory_model as model
-from mtm_jax.planning import backward, context, roles
+from mtm_jax.planning import backward, context, roadmap, roles
 
 LAST, DEFAULT = WINDOW - 1, GoalConfig()
 STATES = np.random.default_rng(7).normal(size=(6, S)).astype(np.float32)
@@ -127,6 +127,16 @@ def test_the_goal_and_its_slot(t, ahead, goal, distance):
 def test_a_goal_beyond_the_reach_is_aimed_at_as_if_it_were_that_near():
     aimed = backward.aim(at_step(3, 3), waypoints(90), GoalConfig(reach=2))
     assert (int(aimed.context.slot), int(aimed.slot)) == (2, 4)
+
+
+def test_on_a_map_the_subgoal_of_the_present_state_is_aimed_at():
+    ctx, last = at_step(3, 80), np.arange(6) == 5
+    states = np.cumsum(np.abs(STATES), axis=0)
+    found = roadmap.build(states, last, last, np.ones(S, np.float32), stride=2, penalty=1e3)
+    near = ctx.replace(states=ctx.states.at[3].set(states[2] + 0.01))
+    aimed = backward.aim_along(near, found)
+    np.testing.assert_array_equal(aimed.state, states[3])
+    assert int(aimed.slot) - int(aimed.context.slot) == 2
 
 
 def test_moving_a_window_keeps_the_latest_steps():

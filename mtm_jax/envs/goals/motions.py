@@ -36,11 +36,12 @@ def wiggle(
 
 
 def split(
-    robot: kinematics.Robot, steps: int, angle: float = 1.2, duration: float = 0.8
+    robot: kinematics.Robot, steps: int, angle: float = 1.2, duration: float = 2.0
 ) -> np.ndarray:
-    """Let a walker lift one thigh while it stands, and hold it there.
+    """Let a walker slide its legs apart on flat feet, and stand so.
 
-    The thighs of this robot turn to one side only, so that the other one stays upright.
+    The thighs of this robot turn backwards only: the trunk leans back by half of the angle, so that
+    one leg is as far in front as the other is behind.
 
     Args:
         robot: a walker2d.
@@ -54,7 +55,10 @@ def split(
     _require(robot, "walker2d", "split")
     _positive(angle=angle, duration=duration)
     qpos = _resting(robot, steps)
-    qpos[:, robot.joint("thigh_joint")] = -angle * _ramp(robot, steps, duration)
+    opened = angle * _ramp(robot, steps, duration)
+    qpos[:, robot.joint("thigh_joint")] = -opened
+    qpos[:, kinematics.PITCH] = qpos[:, robot.joint("foot_left_joint")] = -opened / 2
+    qpos[:, robot.joint("foot_joint")] = opened / 2
     return robot.grounded(qpos)
 
 

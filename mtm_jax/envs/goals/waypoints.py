@@ -62,6 +62,14 @@ class Goals:
         named = np.isin(np.arange(width), dimensions)
         return make(self.states, self.steps, self.given & named, self.env)
 
+    def motion(self, steps: int) -> np.ndarray:
+        """Connect the goals by straight lines: [steps + 1, S], a row for every step of an episode.
+
+        The first goal also stands for the steps before it, and the last one for those after it.
+        """
+        at = np.arange(steps + 1)
+        return np.stack([np.interp(at, self.steps, x) for x in self.states.T], axis=1)
+
 
 def make(
     states: np.ndarray,
