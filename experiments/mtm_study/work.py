@@ -19,6 +19,7 @@ from experiments.training import build, loop, nonfinite
 from mtm_jax.agents import baseline, pretrained
 from mtm_jax.config import MLPConfig, OptimConfig
 from mtm_jax.envs import registry, rollout
+from mtm_jax.errors import UserError
 from mtm_jax.io import records, results
 from mtm_jax.training import held_out, mlp, program
 
@@ -138,10 +139,23 @@ class Trainer:
         training = mlp.make_training(config, data.stats)
         self._program = program.make_group_program([training] * len(seeds))
         self._states = self._program.init(jnp.stack([jax.random.key(s) for s in seeds]))
-        self.hold = contextlib.nullcontext
-        self.resume = lambda: None
-        self.validate = lambda: [{}] * len(seeds)
-        self.log = self.save = lambda rows: None
+
+    def hold(self) -> contextlib.AbstractContextManager:
+        """Hold nothing: there is no folder."""
+        return contextlib.nullcontext()
+
+    def resume(self) -> None:
+        """Begin anew."""
+
+    def validate(self) -> list[loop.Row]:
+        """Measure nothing: the held-out errors come after training."""
+        return []
+
+    def log(self, rows: Sequence[loop.Row]) -> None:
+        """Keep no metrics."""
+
+    def save(self, rows: Sequence[loop.Row] | None) -> None:
+        """Keep no checkpoint."""
 
     def run(self, length: int) -> list[loop.Row]:
         """Train for some steps."""
@@ -163,6 +177,8 @@ def play(
 ) -> None:
     """Play the episodes of MLPs of all seeds side by side, in those of the other recipes."""
     info, role = data.info, actor.config.role
+    if role == "rcbc" and data.returns.best is None:
+        raise UserError(f"{info.name} has no rewards, so there is no return to ask for; use mlp_bc")
     asked = entries.acting(config, role).config.eval
     target = data.returns.best if role == "rcbc" else None
     actor = actor._replace(target=(target or 0.0) / info.max_episode_steps)
