@@ -27,7 +27,7 @@ unset = config_dict.placeholder
 def get_config():
     config = config_dict.ConfigDict()
     config.study = "capabilities"  # name in STUDIES
-    config.out = "runs/mtm_study"  # folder of all runs; the same command continues what is there
+    config.out = ""  # folder of all runs; empty: runs/mtm_study, by variant and with -quick
     config.quick = False  # True: one data set, one seed, few steps, episodes and values
     config.results = ""  # file of rows whose table and figure are made, and nothing else is done
     config.report = False  # print the table of what is there, and say what remains

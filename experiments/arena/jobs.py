@@ -101,7 +101,7 @@ def evaluate(
     parts = zip(folders, agents, rollout.split(episodes, len(agents)), strict=True)
     for folder, agent, part in parts:
         further = {"recipe": recipe, "acting": entry.name}
-        further |= plans.describe(plan, "", agent) if plan else {}
+        further |= plans.describe(plan, "", agent) if plan else {"history": actors[0].history}
         further |= plans.describe_prompt(prompt) if prompt else {}
         run = runs.read_pretraining(folder)
         row = evaluation.make_row(agent, entry.method, part, settings, experiment, run, further)

@@ -51,6 +51,9 @@ def complete(config: config_dict.ConfigDict) -> None:
     study = page.STUDIES[config.study]
     if config.quick:
         config.update({k: v for k, v in page.QUICK.items() if k != "steps" or not config.steps})
+    if not config.out:  # models of different sizes do not share a folder
+        ending = "" if config.variant == "mtm" else f"-{config.variant}"
+        config.out = f"runs/mtm_study{ending}{'-quick' * config.quick}"
     if not config.names:
         config.names = study.names[:1] if config.quick else study.names
     if not config.recipes:

@@ -84,7 +84,7 @@ def bars(scores: Scores, path: str | os.PathLike) -> pathlib.Path:
         axis.set_xticks(range(len(scores)), [name.replace("-", "\n", 1) for name in scores])
         axis.grid(axis="x", visible=False)
         axis.set_ylabel("normalised score")
-        fig.legend(loc="outside upper center", ncols=min(len(methods), 4))
+        fig.legend(loc="outside upper center", ncols=min(len(methods), int(size[0] / 1.5)))
         return style.save(fig, path)
 
 

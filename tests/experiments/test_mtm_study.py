@@ -54,6 +54,7 @@ def test_quick_takes_less_of_everything(tmp_path):
     assert (config.names, config.recipes) == (("walker2d-medium-replay",), ("window_2", "window_8"))
     assert (config.seeds, config.episodes, config.steps) == (1, 5, 1500)
     assert complete(tmp_path, quick=True, steps=7).steps == 7
+    assert complete(tmp_path, quick=True, out="", variant="m3pc").out == "runs/mtm_study-m3pc-quick"
 
 
 def test_what_remains_lacks_episodes_or_errors(tmp_path):
