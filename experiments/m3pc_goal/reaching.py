@@ -28,7 +28,6 @@ from mtm_jax.training import dataset
 
 FILE = "reached.jsonl"
 WAYS = ("recorded", *goal_reaching.METHODS, "bc")
-_CLIP = 10.0  # of velocities, in observations; nearer ones are exact
 
 infer_actions = jax.jit(
     jax.vmap(roles.inverse_dynamics, in_axes=(None, None, None, 0, 0, None)), static_argnums=0
@@ -85,8 +84,8 @@ def windows(
     draws = np.random.default_rng(config.seed).permutation(usable)[: 4 * config.windows]
     found = dataset.take_windows(held_out, jnp.asarray(draws), window).values
     found = {name: np.asarray(x) for name, x in found.items()}
-    _, velocities = kinematics.split(found["states"], agent.info.env_id)
-    exact = np.flatnonzero((np.abs(velocities) < _CLIP).all((1, 2)))[: config.windows]
+    exact = kinematics.exact(found["states"], agent.info.env_id).all(1)
+    exact = np.flatnonzero(exact)[: config.windows]
     if not len(exact):
         raise UserError("no held-out state can be put into the simulator; give reach.windows=0")
     return {name: x[exact] for name, x in found.items()}

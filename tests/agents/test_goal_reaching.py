@@ -34,8 +34,7 @@ def play(actor, steps=12):
     return np.stack(actions)
 
 
-@pytest.mark.parametrize("method", goal_reaching.METHODS)
-def test_a_policy_acts_like_the_batched_actor(agent, method):
+def test_a_policy_acts_like_the_batched_actor(agent, method="m3pc_goal"):
     goals = waypoints.of_episode(STATES, spacing=3)
     actions = play(acting.make_actor(agent, method, goals=goals))
     policy = agent.policy(method, goals=goals)
@@ -54,6 +53,7 @@ def test_an_episode_compiles_one_program(agent, monkeypatch):
     assert len(traced) == 1
 
 
+@pytest.mark.slow
 def test_each_environment_may_have_goals_of_its_own(agent):
     first, second = (waypoints.make(s) for s in (STATES[:4], STATES[4:8]))
     how = {"method": "m3pc_goal", "config": GoalConfig(), "complete": True}

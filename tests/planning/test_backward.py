@@ -12,7 +12,7 @@ from test_roles import SPECS, STATS, WINDOW, A, S, some_context
 from mtm_jax import distributions, masks, tokens
 from mtm_jax.config import GoalConfig, ModelConfig
 from mtm_jax.models import trajectory_model as model
-from mtm_jax.planning import backward, context, roadmap, roles
+from mtm_jax.planning import backward, context, roadmap
 
 LAST, DEFAULT = WINDOW - 1, GoalConfig()
 STATES = np.random.default_rng(7).normal(size=(6, S)).astype(np.float32)
@@ -97,9 +97,8 @@ def test_with_a_spacing_of_one_no_path_is_inferred(real, decide):
     found = decide(ctx, waypoints(21, 22, 23))
     path = ctx.states.at[LAST].set(STATES[0])
     np.testing.assert_array_equal(found.path, path)
-    network, params = real
-    alone = roles.inverse_dynamics(network, params, STATS, path, ctx.actions, LAST - 1)
-    np.testing.assert_allclose(found.action, alone, rtol=1e-4, atol=1e-5)
+    _, alone = full_pass(real, path, ctx.actions, "id", LAST - 1)
+    np.testing.assert_allclose(found.action, alone[LAST - 1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

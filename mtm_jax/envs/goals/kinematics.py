@@ -9,6 +9,8 @@ from mtm_jax.envs import make, registry
 from mtm_jax.errors import UserError
 
 ROBOTS = ("hopper", "walker2d", "halfcheetah")  # their observations are qpos[1:] and qvel
+_CLIPPED = ("hopper", "walker2d")  # whose observations have velocities of at most _LIMIT
+_LIMIT = 10.0
 X, Z, PITCH = 0, 1, 2  # of the trunk, in qpos: metres, metres and radians
 
 
@@ -89,11 +91,17 @@ class Robot:
         mujoco.mj_kinematics(self._model, self._data)
 
 
+def exact(observations: np.ndarray, env_id: str) -> np.ndarray:
+    """Say which observations tell the state, except for the way: [..., S] -> [...] bool."""
+    _, qvel = split(observations, env_id)
+    clips = registry.spec_of_id(env_id).name in _CLIPPED
+    return (np.abs(qvel) < (_LIMIT if clips else np.inf)).all(-1)
+
+
 def split(observations: np.ndarray, env_id: str) -> tuple[np.ndarray, np.ndarray]:
     """Read positions and velocities from observations of a robot: [..., S] -> [..., nq], [..., nv].
 
-    Observations leave out the way, which is set to zero, and clip the velocities of hopper and
-    walker2d at 10.
+    Observations leave out the way, which is set to zero; for velocities see `exact`.
     """
     spec = registry.spec_of_id(env_id)
     positions = (spec.obs_dim - 1) // 2

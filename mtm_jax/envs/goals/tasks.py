@@ -62,7 +62,7 @@ TASKS = {
     "hopper-wiggle": WIGGLE,
     "hopper-wiggle-fast": dataclasses.replace(WIGGLE, changed={"frequency": 0.75}),
     "walker-split": Task(
-        *("walker2d-medium", motions.split, "thigh angle (rad)", 2, 300, 0.3),
+        *("walker2d-medium", motions.split, "thigh angle (rad)", 2, 400, 0.3),
         judged=100,
         given=(2, 5),  # the thighs; the rest of such a pose is nothing the data know
     ),
