@@ -336,6 +336,47 @@ class CriticConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TD3Config:
+    """TD3 on recorded data, by default as MTM trains it on features (MTM appendix E)."""
+
+    hidden: tuple[int, ...] = (1024, 1024)  # widths of the hidden layers
+    bounded: bool = True  # LayerNorm and tanh after the first layer, otherwise ReLU
+    discount: float = 0.99  # discount of future rewards
+    unit: float = 1.0  # unit in which values are learnt, in returns
+    learning_rate: float = 1e-4  # of Adam, for all networks
+    polyak: float = 0.01  # step size of the targets
+    batch_size: int = 1024  # transitions per update
+    total_steps: int = 100_000
+    noise: float = 0.2  # standard deviation of the noise on actions, which are in [-1, 1]
+    noise_clip: float = 0.3  # largest noise on an action
+    actor_noise: bool = True  # also on the actions that the actor learns by, not only on targets
+    actor_value: Literal["least", "first"] = "least"  # of the twin critics, for the actor
+    target_actor: bool = False  # targets act by a slow copy of the actor
+    policy_delay: int = 1  # critic updates for each update of the actor and the targets
+    # TD3+BC: weight of values, relative to the squared distance to the data's actions; 0 clones
+    # behaviour. None: values alone.
+    alpha: float | None = None
+
+    def __post_init__(self):
+        _check_network(self.hidden, self.learning_rate)
+        for name in ("batch_size", "total_steps", "policy_delay"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name} is {value}; it must be at least 1")
+        for name in ("noise", "noise_clip", *(("alpha",) if self.alpha is not None else ())):
+            value = getattr(self, name)
+            _require(
+                0 <= value < math.inf, f"{name} is {value}; it must be finite and not negative"
+            )
+        _require(0 <= self.discount <= 1, f"discount is {self.discount}; it must be in [0, 1]")
+        _require(0 < self.polyak <= 1, f"polyak is {self.polyak}; it must be in (0, 1]")
+        _require(0 < self.unit < math.inf, f"unit is {self.unit}; it must be positive and finite")
+        _require(
+            self.actor_value in ("least", "first"),
+            f"actor_value is {self.actor_value!r}; choose 'least' or 'first'",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptConfig:
     """Acting by a prompt: behaviour cloning, conditioned on a return or not (MTM section 3.3)."""
 

@@ -26,7 +26,8 @@ FOLDERS = {
 }
 # Folders of pure functions: no files, clocks, processes or printing.
 PURE = {"", "models", "training", "planning"}
-LINEN = {"networks", "transformer", "heads", "trajectory_model", "pruned", "critics"}  # of models/
+LINEN = {"networks", "transformer", "heads", "trajectory_model", "pruned", "critics"}
+LINEN |= {"td3_networks"}  # of models/
 LINEN_MODULES = {("models", name) for name in LINEN}
 RIM_ONLY = {"gymnasium", "gymnasium_robotics", "mujoco", "minari", "h5py", "orbax", "matplotlib"}
 RIM_ONLY |= {"rich", "imageio", "PIL", "tqdm", "dm_control", "huggingface_hub"}
