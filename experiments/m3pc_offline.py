@@ -5,7 +5,8 @@
     python -m experiments.m3pc_offline --config.run=RUN --config.world=OTHER_RUN
 
 Every method plays the same episodes, side by side. Adds a row per method to the run's
-results.jsonl, and draws figures/methods.png, figures/imagination.png and videos/imagination.gif.
+results.jsonl, writes what plans predicted and what followed to imagination.jsonl, and draws
+figures/methods.png, figures/imagination.png and videos/imagination.gif.
 m3pc_q and m3pc_v need a critic: `make critic`.
 """
 
@@ -21,7 +22,7 @@ from experiments.training import named_run
 from mtm_jax.agents import imagination, planner, pretrained
 from mtm_jax.envs import registry
 from mtm_jax.errors import UserError
-from mtm_jax.io import results
+from mtm_jax.io import records, results
 from mtm_jax.planning import roles
 from mtm_jax.plots import rollouts, scores, video
 
@@ -77,6 +78,11 @@ def imagine(
     recording = imagination.record(
         actor, config.imagined_steps, config.eval.seed, every=2, horizon=plan.horizon
     )
+    # Predicted returns have no discount; a critic's values have that of its training.
+    discount = 1.0 if plan.guidance == "returns" else agent.critic.config.discount
+    row = {"method": planned[-1], "step": agent.step, "discount": discount}
+    row |= imagination.forecasts(recording, config.imagined_steps)
+    records.rewrite(folder / imagination.FORECASTS_FILE, [row])
     rollouts.draw(recording, folder / "figures" / "imagination.png")
     video.draw(recording, folder / "videos" / "imagination.gif")
 

@@ -114,7 +114,7 @@ def read_pretraining(folder: pathlib.Path) -> dict[str, Any]:
         UserError: `read_config` refuses, or it is not that of a pretraining run.
     """
     config = read_config(folder)
-    missing = PRETRAINING_KEYS - _flatten(config).keys()
+    missing = PRETRAINING_KEYS - flatten(config).keys()
     if missing:
         raise UserError(
             f"{folder} holds no pretraining run: its {CONFIG_FILE} lacks "
@@ -168,7 +168,7 @@ def _check_same(folder: pathlib.Path, old: Mapping[str, Any], new: Mapping[str, 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     """Say of every "a.b" in which two nested mappings differ what it is in both."""
-    old, new = _flatten(old), _flatten(new)
+    old, new = flatten(old), flatten(new)
     return {
         key: f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
         for key in sorted(old.keys() | new.keys())
@@ -211,11 +211,12 @@ def _is_free(key: str) -> bool:
     return not {key, key.split(".")[0]}.isdisjoint(FREE_KEYS) and key not in FIXED_KEYS
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of a nested configuration, "a.b" -> value."""
     flat = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -24,6 +24,8 @@ DIMENSIONS = {
     "halfcheetah": {"height (m)": 0, "torso angle (rad)": 1, "forward velocity (m/s)": 8},
 }
 
+FORECASTS_FILE = "imagination.jsonl"  # of a run, with a row of `forecasts`
+
 
 class Recording(NamedTuple):
     """An episode of t steps and k plans of h steps each, in raw units.
@@ -208,3 +210,24 @@ def errors(recording: Recording) -> Errors:
         return np.sqrt((squares * reached).sum(0) / reached.sum(0))
 
     return Errors(rms(recording.imagined_states[:, : len(steps)]), rms(real[:, :1]))
+
+
+def forecasts(recording: Recording, steps: int) -> dict:
+    """Collect what the plans of an episode predicted and what followed, as plain numbers.
+
+    Args:
+        recording: of k plans and t steps.
+        steps: those that were asked for; a shorter episode ended by itself.
+
+    Returns:
+        starts [k]; values [k], predicted at these steps; rewards [t] of the episode; ended;
+        imagined [k] and real [k], sums of the rewards of the plans.
+    """
+    return {
+        "starts": recording.starts.tolist(),
+        "values": recording.imagined_values[:, 0].tolist(),
+        "rewards": recording.rewards.tolist(),
+        "ended": len(recording.rewards) < steps,
+        "imagined": recording.imagined_rewards.sum(-1).tolist(),
+        "real": recording.real_rewards.sum(-1).tolist(),
+    }

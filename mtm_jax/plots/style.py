@@ -5,10 +5,12 @@ Figures are drawn on objects of their own, never through pyplot: no global state
 
 from __future__ import annotations
 
+import io
 import os
 import pathlib
+import re
 
-from matplotlib import figure
+from matplotlib import figure, rc_context
 
 from mtm_jax.errors import UserError
 from mtm_jax.types import MODALITIES
@@ -19,6 +21,8 @@ SKY, YELLOW, BLACK = "#56B4E9", "#E69F00", "#333333"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, BLACK)
 MODALITY_COLOURS = dict(zip(MODALITIES, (BLUE, YELLOW, ORANGE, GREEN), strict=True))
 GREY, LIGHT_GREY = "#888888", "#EDEDED"
+# Stand in a drawing of `svg` for the page's own colours of text and of fine lines.
+INK, FAINT = "#010101", "#020202"
 AXES = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -52,3 +56,19 @@ def save(fig: figure.Figure, path: str | os.PathLike) -> pathlib.Path:
             f"no figure can be written to {path} ({error}); choose another file"
         ) from error
     return path
+
+
+def svg(fig: figure.Figure, name: str) -> str:
+    """Write a figure as an SVG element for a page: text stays text, INK and FAINT are the page's.
+
+    Args:
+        fig: without a background.
+        name: no other drawing of the page has it; it keeps their inner names apart.
+    """
+    file = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        fig.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'(\bid="|"#|url\(#)', rf"\g<1>{name}-", text)
+    return text.replace(INK, "currentColor").replace(FAINT, "var(--line)")

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich import console
 
-from experiments import report
+from experiments.report import __main__ as report
 from experiments.runtime import cli, report_studies
 from mtm_jax.errors import UserError
 from mtm_jax.io import records

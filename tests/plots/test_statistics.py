@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from experiments import report
+from experiments.report import __main__ as report
+from experiments.report import tables
 from experiments.runtime import cli
 from mtm_jax.config import PromptConfig
 from mtm_jax.errors import UserError
@@ -94,7 +95,7 @@ def test_a_sum_is_resampled_jointly_and_a_method_is_as_good_as_itself():
 
 def cells(found, baseline):
     """Read a table back: name of the line -> all of its cells."""
-    columns = [list(column.cells) for column in report.table(found, baseline).columns]
+    columns = [list(column.cells) for column in tables.table(found, baseline).columns]
     return {line[0]: line for line in zip(*columns, strict=True)}
 
 

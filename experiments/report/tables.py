@@ -1,14 +1,4 @@
-"""Tabulate the results of several runs: a line per data set, a column per method, and sums.
-
-    python -m experiments.report --config.results=results/m3pc_offline
-    python -m experiments.report --config.results=FILE --config.studies=True
-
-Reads a file of results, or all *.jsonl files below a folder. A run is a training seed, of which the
-last step counts. Cells are means with 95% bootstrap intervals over runs and episodes; the last line
-compares the sums with those of the method `baseline`. Rows of one method on one data set must have
-been evaluated with the same settings. Rows of experiments.ablation are left out; studies=True shows
-them instead, a line per value with the paired difference from the default.
-"""
+"""Tables of results: a line per data set, a column per method, and sums."""
 
 from __future__ import annotations
 
@@ -37,10 +27,8 @@ _KIND = ("source", "preset", "variant", "masks", "entropy", "history")
 _KIND += ("target_fraction", "prompt", "plan", "world")
 
 
-def main(config: config_dict.ConfigDict) -> None:
+def show(config: config_dict.ConfigDict) -> None:
     """Read the rows, print the table, draw the chart."""
-    if not config.results:
-        raise UserError("no results were named; give --config.results=FOLDER or FILE")
     rows, console = read(pathlib.Path(config.results)), rich.console.Console(width=160)
     if config.studies:
         refuse_mixed(row for row in rows if "study" not in row["settings"])
@@ -64,20 +52,20 @@ def read(path: pathlib.Path) -> list[dict]:
     """
     files = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
     found = [(file, row) for file in files for row in records.read_jsonl(file)]
-    rows = [_checked(file, row) | {"file": file} for file, row in found if _SCORES in row]
+    rows = [checked(file, row) | {"file": file} for file, row in found if _SCORES in row]
     if not rows:
         raise UserError(f"{path} holds no rows of results; run an evaluation first")
     return rows
 
 
-def _checked(file: pathlib.Path, row: dict) -> dict:
+def checked(file: pathlib.Path, row: dict) -> dict:
     """Return a row of results if it has what the table needs.
 
     Raises:
         UserError: a field is missing or of the wrong type.
     """
     wrong = [key for key, kind in _FIELDS.items() if not isinstance(row.get(key), kind)]
-    values = row[_SCORES]
+    values = row.get(_SCORES)
     if not wrong and not (values and all(type(v) in (int, float) for v in values)):
         wrong = [_SCORES]
     if wrong or not np.isfinite(values).all():
@@ -168,7 +156,3 @@ def _line(data: str, group: Mapping[str, Sequence], methods: Sequence[str]) -> l
     }
     label = data if differ else f"{data} ({next(iter(counts.values()))})"
     return [label, *(cells.get(m, "-") for m in methods)]
-
-
-if __name__ == "__main__":
-    cli.run(main)
