@@ -14,7 +14,10 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mtm_jax.agents.acting import make_actor
     from mtm_jax.agents.agent import Agent, load
+    from mtm_jax.agents.finetuner import Finetuner
+    from mtm_jax.agents.finetuner import pad as make_episode
     from mtm_jax.agents.fitting import train
     from mtm_jax.agents.inpainting import inpaint
     from mtm_jax.agents.model_files import load_model
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from mtm_jax.agents.torch_import import from_torch_state_dict
     from mtm_jax.config import (
         CriticConfig,
+        FinetuneConfig,
         GoalConfig,
         LossConfig,
         MaskConfig,
@@ -53,7 +57,11 @@ _HOME = {
     "load": "agents.agent",
     "inpaint": "agents.inpainting",
     "train": "agents.fitting",
+    "make_actor": "agents.acting",
+    "Finetuner": "agents.finetuner",
+    "make_episode": "agents.finetuner:pad",
     "CriticConfig": "config",
+    "FinetuneConfig": "config",
     "GoalConfig": "config",
     "LossConfig": "config",
     "MaskConfig": "config",
@@ -88,6 +96,8 @@ __all__ = [
     "CriticConfig",
     "DataInfo",
     "Dataset",
+    "FinetuneConfig",
+    "Finetuner",
     "GoalConfig",
     "Goals",
     "LossConfig",
@@ -109,7 +119,9 @@ __all__ = [
     "load_data",
     "load_goals",
     "load_model",
+    "make_actor",
     "make_dataset",
+    "make_episode",
     "make_goals",
     "make_model",
     "sample_transitions",

@@ -232,6 +232,21 @@ class PretrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FinetuneConfig:
+    """Online finetuning of a model and its critic: M3PC section 5.3 and table 4."""
+
+    model: PretrainConfig  # its optimiser starts anew
+    critic: CriticConfig
+    critic_updates: int = 10  # updates of the critic for one of the model; 0: the critic rests
+    online_after: int = 5_000  # online transitions from which on they are half of a batch
+
+    def __post_init__(self):
+        for name in ("critic_updates", "online_after"):
+            value = getattr(self, name)
+            _require(value >= 0, f"{name} is {value}; it must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
 class MLPConfig:
     """A network for one role alone, the baseline of MTM (table 2)."""
 

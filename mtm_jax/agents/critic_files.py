@@ -49,6 +49,27 @@ def load(run: str | pathlib.Path) -> iql.Critic | None:
     )
 
 
+def load_state(run: str | pathlib.Path, critic: iql.Critic) -> iql.IQLState:
+    """Load what the training of a run's critic ended with, to train on.
+
+    Args:
+        run: the run folder.
+        critic: what `load` found in it.
+
+    Raises:
+        UserError: its checkpoint is damaged.
+    """
+    dims = critic.stats.mean.shape[0], _action_dim(critic)
+    fresh = iql.init_state(jax.random.key(0), critic.config, *dims)
+    checkpoints = checkpoint.Checkpoints(pathlib.Path(run) / FOLDER, read_only=True)
+    return checkpoints.restore_train(critic.step, fresh)
+
+
+def _action_dim(critic: iql.Critic) -> int:
+    first = next(iter(critic.params["q"].values()))["layer_0"]["kernel"]
+    return first.shape[0] - critic.stats.mean.shape[0]
+
+
 def check(run: pathlib.Path, critic: iql.Critic | None, stats: tokens.Stats) -> None:
     """Refuse a critic whose states are normalised otherwise than those of the model.
 

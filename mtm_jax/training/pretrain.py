@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
@@ -73,14 +75,26 @@ def step(
     model: Model,
     stats: objective.Stats,
     state: TrainState,
-    data: dataset.Dataset,
+    data: Any,
     learning_rate: float | Array,
     entropy_target: float | Array,
+    sample: Callable[..., dataset.Windows] = dataset.sample_windows,
 ) -> tuple[TrainState, Metrics]:
-    """Take one step; `learning_rate` and `entropy_target` stand for those of `config`."""
+    """Take one step.
+
+    Args:
+        config: settings.
+        model: the functions of the model.
+        stats: of its tokens.
+        state: before the step.
+        data: what `sample` draws from, by default a `dataset.Dataset`.
+        learning_rate: in place of that of `config`.
+        entropy_target: in place of that of `config`.
+        sample: draws windows like `dataset.sample_windows`.
+    """
     window_key, mask_key, dropout_key, noise_key = step_keys(state)
     dropout_key, noise_key = (drawing_key(config, key) for key in (dropout_key, noise_key))
-    windows = dataset.sample_windows(window_key, data, config.batch_size, model.config.window)
+    windows = sample(window_key, data, config.batch_size, model.config.window)
     batch = objective.make_batch(mask_key, config, model, stats, sharding.divide(windows))
     batch = objective.add_noise(noise_key, config, model, batch)
 
