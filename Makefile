@@ -81,7 +81,7 @@ test-slow: .venv/.installed ## run the slow tests
 
 test-promises: .venv/.installed ## run the slow tests of what no fast one holds: devices, interruption, damage
 	$(PYTEST) -m slow tests/experiments/test_interruption.py tests/training/test_sharding.py \
-	  tests/io/test_corruption.py $(PYTEST_FLAGS)
+	  tests/io/test_corruption.py tests/experiments/test_m3pc_online.py $(PYTEST_FLAGS)
 
 # XLA optimises only here: the other tests compile more than they compute.
 test-optimised: .venv/.installed ## run the numerical tests fully optimised

@@ -85,6 +85,7 @@ def test_what_was_finetuned_can_be_loaded_and_acts_and_plans(finished, source):
     assert np.isfinite(action).all() and action.shape == (3,)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_in_mid_episode_ends_like_an_undisturbed_one(
     finished, source, tmp_path, monkeypatch
 ):
