@@ -6,7 +6,7 @@ WORKERS ?= 2
 PYTEST_FLAGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup pretrain critic goal data behaviours figures test test-slow test-promises test-optimised chaos bench gpu lint format clean
+.PHONY: help setup pretrain critic online goal data behaviours figures test test-slow test-promises test-optimised chaos bench gpu lint format clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,11 @@ pretrain: .venv/.installed ## pretrain on ENV=hopper-medium [SOURCE= PRESET= SEE
 critic: .venv/.installed ## train a critic for the run of make pretrain [ENV= SOURCE= PRESET= SEED= SEEDS= STEPS= OUT=]
 	$(call need_env,hopper-medium)
 	$(BIN)/python -m experiments.critic $(call run_flags,critic,critic.steps,run)
+
+online: .venv/.installed ## finetune that run online [ENV= SOURCE= PRESET= SEED= STEPS= OUT=]
+	$(call need_env,hopper-medium)
+	$(BIN)/python -m experiments.m3pc_online $(call named,m3pc_online)$(call override,source,SOURCE)$(\
+	  )$(call override,seed,SEED)$(call override,steps,STEPS)$(call override,out,OUT)
 
 goal: .venv/.installed ## reach goals with the run of role=goals, TASK=hopper-wiggle [PRESET= SEED= RUN=]
 	@test -n $(call quote,$(value TASK)) || { \

@@ -17,7 +17,7 @@ PAGES = (
     *("README.md", "SECURITY.md", "results/README.md", "tests/golden/README.md"),
     *("docs/architecture.md", "docs/data.md", "docs/deviations.md", "docs/goals.md"),
     *("docs/performance.md", "docs/planning.md", "docs/reliability.md", "docs/results.md"),
-    *("docs/report.md", "docs/roles.md"),
+    *("docs/online.md", "docs/report.md", "docs/roles.md"),
 )
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
