@@ -83,6 +83,22 @@ def test_fewer_steps_than_slots_are_the_first_of_the_window(agent):
     assert short["actions"].shape == (3, 3)
 
 
+def test_discrete_tokens_are_filled_in_within_their_range():
+    data = mtm_jax.trajectories_from_arrays(
+        {"observations": STATES[:, :2], "actions": ACTIONS[:, :1], "lengths": [8]}, name="toy"
+    )
+    specs = [
+        mtm_jax.ModalitySpec(m, 5, d, "categorical") for m, d in (("states", 2), ("actions", 1))
+    ]
+    config = mtm_jax.ModelConfig(tuple(specs), 4, 8, 2, 1, 1)
+    optim = mtm_jax.OptimConfig(total_steps=1, warmup_steps=0)
+    agent = mtm_jax.train(data, mtm_jax.PretrainConfig(config, optim=optim, batch_size=2))
+    hidden = np.full((3, 2), np.nan)
+    found = agent.inpaint({"states": hidden}, {"states": np.zeros(3, bool)})["states"]
+    low, high = STATES[:, :2].min(0), STATES[:, :2].max(0)
+    assert ((low < found) & (found < high)).all()
+
+
 ALL = np.ones(8, bool)
 
 
