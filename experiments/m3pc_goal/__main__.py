@@ -116,8 +116,9 @@ def reach(
 ) -> None:
     """Measure how far from recorded states each way of acting ends."""
     rows = reaching.measure(agent, data.valid, config.reach, GoalConfig(**config.aim))
+    model = {"dataset": agent.info.name, "step": agent.step, "weights": agent.weights}
     for row in rows:
-        records.append(out / reaching.FILE, row | {"step": agent.step, "weights": agent.weights})
+        records.append(out / reaching.FILE, row | model | {"aim": dict(config.aim)})
     reaching.show(rows)
     errors = {way: {row["distance"]: row["reached"][way] for row in rows} for way in reaching.WAYS}
     goal_plots.reached(errors, out / "reached.png")
