@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mtm_jax.agents.acting import make_actor
     from mtm_jax.agents.agent import Agent, load
+    from mtm_jax.agents.encoding import encode
     from mtm_jax.agents.finetuner import Finetuner
     from mtm_jax.agents.finetuner import pad as make_episode
     from mtm_jax.agents.fitting import train
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         PlanConfig,
         PretrainConfig,
         PromptConfig,
+        TD3Config,
     )
     from mtm_jax.data.goal_files import load as load_goals
     from mtm_jax.data.own import from_arrays as trajectories_from_arrays
@@ -55,6 +57,7 @@ _HOME = {
     "Agent": "agents.agent",
     "Policy": "agents.policy",
     "load": "agents.agent",
+    "encode": "agents.encoding",
     "inpaint": "agents.inpainting",
     "train": "agents.fitting",
     "make_actor": "agents.acting",
@@ -70,6 +73,7 @@ _HOME = {
     "PlanConfig": "config",
     "PretrainConfig": "config",
     "PromptConfig": "config",
+    "TD3Config": "config",
     "load_data": "data.sources:load",
     "load_goals": "data.goal_files:load",
     "Goals": "envs.goals.waypoints",
@@ -110,8 +114,10 @@ __all__ = [
     "Policy",
     "PretrainConfig",
     "PromptConfig",
+    "TD3Config",
     "Trajectories",
     "UserError",
+    "encode",
     "from_torch_state_dict",
     "inpaint",
     "keep_modality",

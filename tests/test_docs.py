@@ -18,6 +18,7 @@ PAGES = (
     *("docs/architecture.md", "docs/data.md", "docs/deviations.md", "docs/goals.md"),
     *("docs/performance.md", "docs/planning.md", "docs/reliability.md", "docs/results.md"),
     *("docs/online.md", "docs/report.md", "docs/roles.md"),
+    "docs/representations.md",
 )
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
