@@ -22,9 +22,10 @@ import time
 
 import tiny_programs
 
-PROGRAMS = (*tiny_programs.TRAINING, tiny_programs.WHOLE)
+PROGRAMS = (*tiny_programs.TRAINING, tiny_programs.WHOLE, tiny_programs.ONLINE)
 # Often, so that kills fall into saves.
 SAVES = {"pretrain": 8, "critic": 20, "behaviours": 50, tiny_programs.WHOLE: 8}
+SAVES[tiny_programs.ONLINE] = 20
 MAX_KILLS = 3  # of one run
 
 

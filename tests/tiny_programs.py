@@ -15,6 +15,7 @@ from mtm_jax.io import checkpoint, records, trees
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TRAINING = ("pretrain", "critic", "behaviours")
+ONLINE = "m3pc_online"  # finetunes a run with a critic, which is made first
 WHOLE = "whole"  # collects a built-in data set, pretrains and evaluates, in one program
 STEPS = 120  # of pretraining
 TINY_PRETRAIN = (
@@ -29,6 +30,12 @@ TINY_WHOLE = (
 TINY_CRITIC = (
     *("critic.steps=400", "critic.hidden=(4,)", "critic.batch_size=4"),
     *("log_every=10", "save_every=1000"),
+)
+TINY_ONLINE = (
+    *("steps=600", "updates=50", "chunk=1", "critic_updates=2", "batch_size=4", "online_after=50"),
+    *("buffer.episodes=5", "buffer.steps=1000", "plan.candidates=2", "plan.history=2"),
+    *("plan.horizon=2", "eval.methods=('rcbc',)", "eval.episodes=1", "eval.every=200"),
+    *("save_every=100", "learning_rate=1e-3"),
 )
 TINY_BEHAVIOURS = (
     *("total_steps=2000", "num_envs=2", "steps_per_phase=5", "random_steps=100"),
@@ -102,6 +109,9 @@ def make(name: str, source: pathlib.Path, folder: pathlib.Path) -> Program:
         return Program(
             name, (*keys, f"out={folder}"), folder, folder.with_name(f"{folder.name}-data")
         )
+    if name == ONLINE:
+        keys = (*TINY_ONLINE, f"run={online_source(folder.parent / 'online-source')}")
+        return Program(name, (*keys, f"out={folder}"), folder)
     config = "--config=configs/pretrain.py:custom-toy,preset=paper"
     keys = (config, f"source={source}", *TINY_PRETRAIN, f"out={folder}")
     if name == "pretrain":
@@ -109,3 +119,27 @@ def make(name: str, source: pathlib.Path, folder: pathlib.Path) -> Program:
     # The run has saved nothing yet: its critic needs its configuration alone.
     runs.open_run(folder, runs.to_json(cli.parse(flags(keys), "configs/pretrain.py")))
     return Program(name, (*TINY_CRITIC, f"run={folder}"), folder / "critic")
+
+
+def online_source(folder: pathlib.Path) -> pathlib.Path:
+    """Make a run of hopper with a critic, or take the one that is there."""
+    run, data = folder / "run", folder / "hopper.npz"
+    if (run / "critic" / "checkpoints").is_dir():
+        return run
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, lengths = np.random.default_rng(0), [20, 25, 30, 15]
+    steps = sum(lengths)
+    observations, actions = rng.normal(size=(steps, 11)), np.tanh(rng.normal(size=(steps, 3)))
+    rewards, terminals = rng.normal(size=steps), np.zeros(steps, bool)
+    arrays = {"observations": observations, "actions": actions, "rewards": rewards}
+    np.savez(data, **arrays, terminals=terminals, lengths=lengths)
+    tiny = (*TINY_PRETRAIN, "steps=20", "eval.episodes=1", f"source={data}", f"out={run}")
+    named = ("--config=configs/pretrain.py:hopper-mine,preset=small", *tiny)
+    for program in (
+        Program("pretrain", named, run),
+        Program("critic", (*TINY_CRITIC, "critic.steps=20", f"run={run}"), run / "critic"),
+    ):
+        code, said = program.run()
+        if code:
+            raise SystemExit(said)
+    return run
