@@ -46,6 +46,8 @@ def _read(path: pathlib.Path, name: str) -> report_run.Run:
         UserError: the folder holds no pretraining run, or one of its files is damaged.
     """
     config = runs.read_pretraining(path)
+    if not isinstance(config.get("masks"), dict) or "fractions" not in config["masks"]:
+        raise UserError(f"{path} holds no pretraining run: its config.json lacks masks.fractions")
     figure = path / "figures" / "imagination.png"
     films = sorted(p for p in (path / "videos").glob("*") if p.suffix in _VIDEOS)
     return report_run.Run(
@@ -116,14 +118,22 @@ def _plans(path: pathlib.Path) -> dict | None:
     rows = _rows(path)
     if not rows:
         return None
-    lists = ("starts", "values", "imagined", "real", "rewards")
-    row, keys = rows[-1], (*lists, "ended", "method", "discount")
-    counts = {len(row[key]) for key in lists[:-1] if isinstance(row.get(key), list)}
-    if any(key not in row for key in keys) or len(counts) != 1:
-        raise UserError(
-            f"{path} is damaged; write it again with python -m experiments.m3pc_offline"
-        )
+    row, lists = rows[-1], ("starts", "values", "imagined", "real")
+    numbers = all(_numbers(row.get(key)) for key in (*lists, "rewards"))
+    alone = all(_numbers([row.get(key)]) for key in ("discount", "step"))
+    if (
+        not (numbers and alone and isinstance(row.get("ended"), bool) and "method" in row)
+        or len({len(row[key]) for key in lists}) != 1
+    ):
+        again = "write it again with python -m experiments.m3pc_offline"
+        raise UserError(f"{path} is damaged; {again}")
     return row
+
+
+def _numbers(values: object) -> bool:
+    """Whether these are numbers, at least one."""
+    known = isinstance(values, list) and values
+    return bool(known) and all(type(value) in (int, float) for value in values)
 
 
 def _video(path: pathlib.Path) -> report_run.Video:

@@ -10,6 +10,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 
+from experiments import m3pc_offline
 from experiments.report import __main__ as report
 from experiments.report import folders
 from experiments.runtime import cli, runs
@@ -70,6 +71,7 @@ def fill(folder, config, seed):
         records.append(folder / "results.jsonl", row(method, [s + seed for s in scores], seed))
     plans = {"starts": [0, 2], "values": [5.0, 3.0], "imagined": [2.0, 3.0], "real": [2.5, 2.5]}
     plans |= {"rewards": [1.0] * 4, "ended": True, "method": "m3pc_m", "discount": 1.0}
+    plans["step"] = 30
     records.append(folder / "imagination.jsonl", plans)
     imageio.imwrite(folder / "figures" / "imagination.png", np.zeros((4, 4, 3), np.uint8))
     imageio.imwrite(folder / "videos" / "imagination.gif", np.zeros((2, 4, 4, 3), np.uint8))
@@ -162,7 +164,11 @@ def test_large_videos_stay_outside(made, tmp_path, monkeypatch):
         ("results.jsonl", '{"method": "bc"}\n', "whose dataset, seed.* cannot be used"),
         ("results.jsonl", "{\n", "results.jsonl line 1 is damaged"),
         ("metrics.jsonl", '{"step": 1, "train/states": "x"}\n', "whose train/states cannot be"),
-        ("imagination.jsonl", '{"starts": [1]}\n', "imagination.jsonl is damaged; write it again"),
+        (
+            "imagination.jsonl",
+            '{"starts": ["x"]}\n',
+            "imagination.jsonl is damaged; write it again",
+        ),
     ],
 )
 def test_damaged_files_are_refused(made, tmp_path, file, content, sentence):
@@ -201,6 +207,18 @@ def test_runs_of_one_folder_name_are_told_apart(tmp_path):
     paths = [tmp_path / "x" / "seed0", tmp_path / "y" / "seed0", tmp_path / "y" / "seed1"]
     assert folders.names(paths) == ["x/seed0", "y/seed0", "y/seed1"]
     assert folders.names(paths[1:]) == ["seed0", "seed1"]
+
+
+@pytest.mark.slow
+def test_a_run_that_planned_holds_what_the_page_compares(tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    given = {"run": run, "plan.candidates": 2, "eval.episodes": 2, "imagined_steps": 6}
+    argv = [f"--config.{k}={v}" for k, v in given.items()] + ["--config.eval.methods=('m3pc_m',)"]
+    m3pc_offline.main(cli.parse(argv, "configs/m3pc_offline.py"))
+    page = Page(written([run]))
+    assert len(page.all("img")) == 2
+    assert any(line[:2] == ["rewards of a plan", "3"] for line in page.lines)
+    assert any("m3pc_m at step 30 in one episode" in text for text in page.texts)
 
 
 PROBE = """<script>

@@ -57,12 +57,14 @@ def test_methods_are_compared_in_the_same_episodes():
 
 
 def test_runs_are_compared_only_where_they_played_the_same_episodes():
+    unknown = row("x", [1.0], eval_seed=None)
     runs = [
-        run(row("bc", [1.0, 5.0]), row("rcbc", [1.0])),
-        run(row("bc", [0.0, 4.0]), row("rcbc", [2.0], eval_seed=7), name="two"),
+        run(row("bc", [1.0, 5.0]), row("rcbc", [1.0]), unknown),
+        run(row("bc", [0.0, 4.0]), row("rcbc", [2.0], eval_seed=7), unknown, name="two"),
     ]
     found = cells(evaluations.side_by_side(runs, evaluations.colours(runs)))
-    assert found["bc"][-1] == "−1.0 [−1.0, −1.0]" and found["rcbc"][-1] == "other episodes"
+    assert found["bc"][-1] == "−1.0 [−1.0, −1.0]"
+    assert found["rcbc"][-1] == found["x"][-1] == "other episodes"
 
 
 def test_what_differs_from_the_preset_is_found_but_not_what_the_machine_chose():

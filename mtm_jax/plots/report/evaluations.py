@@ -124,15 +124,9 @@ def _score(row: Row) -> tuple[str, str]:
 
 def paired(one: Row, other: Row) -> bool:
     """Whether two rows are of the same episodes: their environment, seeds and number agree."""
-    keys = ("env_id",), ("settings", "eval_seed")
-    same = all(_at(one, path) == _at(other, path) for path in keys)
-    return same and len(one["returns"]) == len(other["returns"])
-
-
-def _at(row: Row, path: Sequence[str]) -> Any:
-    for key in path:
-        row = row.get(key)
-    return row
+    first, other_first = (row["settings"].get("eval_seed") for row in (one, other))
+    same = one["env_id"] == other["env_id"] and len(one["returns"]) == len(other["returns"])
+    return same and first is not None and first == other_first
 
 
 def _difference(row: Row | None, base: Row | None) -> str:
@@ -155,7 +149,7 @@ def episodes(run: Run, known: Mapping[str, str]) -> blocks.Table:
     lines = []
     for label, row in rows.items():
         values = [f"{value:,.1f}" for value in row["returns"]]
-        start = _at(row, ("settings", "eval_seed"))
+        start = row["settings"].get("eval_seed")
         cells = [blocks.Cell(label, colour=known[label]), written(start), *values]
         lines.append(cells + [""] * (most - len(values)))
     header = ["method", "first seed", *(str(k + 1) for k in range(most))]

@@ -37,7 +37,9 @@ def _discounted(rewards: np.ndarray, discount: float) -> float:
 def of_run(run: Run, k: int) -> list:
     """Draw and tabulate both comparisons of a run: returns to go, and rewards of plans."""
     plans = run.plans
+    discount = plans["discount"]
     to = "the end" if plans["ended"] else "the last plan"
+    to += ", discounted" if discount < 1 else ""
     imagined, real = (np.array(plans[key], float) for key in ("imagined", "real"))
     pairs = {f"rewards to {to}": returns(plans), "rewards of a plan": (imagined, real)}
     pairs = {title: pair for title, pair in pairs.items() if len(pair[0])}
@@ -47,9 +49,8 @@ def of_run(run: Run, k: int) -> list:
     ]
     lines = [[title, *_summary(*pair)] for title, pair in pairs.items()]
     header = ["compared", "plans", "predicted, mean", "followed, mean", "mean error", "RMS error"]
-    discount = plans["discount"]
-    how = f"discount {discount:g}" if discount < 1 else "without discount"
-    caption = f"{run.name}: {plans['method']} in one episode, {how}"
+    how = f", values with a discount of {discount:g}" if discount < 1 else ""
+    caption = f"{run.name}: {plans['method']} at step {plans['step']:,} in one episode{how}"
     table, shown = blocks.table(caption, header, lines), blocks.Figures(figures)
     return [table, shown, *([] if plans["ended"] else [_cut(len(plans["rewards"]))])]
 

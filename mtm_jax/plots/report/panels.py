@@ -37,7 +37,7 @@ class Curve(NamedTuple):
 
 
 def curves(name: str, title: str, lines: Sequence[Curve], label: str = "gradient steps") -> str:
-    """Draw curves; logarithmic where all values are positive. Returns SVG."""
+    """Draw curves on a scale that fits their range. Returns SVG."""
     with rc_context(_AXES):
         fig, axis = _axes()
         for line in lines:
@@ -53,13 +53,14 @@ def curves(name: str, title: str, lines: Sequence[Curve], label: str = "gradient
 
 
 def _scale(axis: Axes, values: np.ndarray) -> None:
-    if (values > 0).all():
+    """Choose a scale on which small and large values can be read, with plain numbers."""
+    low, high = values.min(), values.max()
+    if low > 0 and high > 4 * low:
         axis.set_yscale("log")
-        low, high = values.min(), values.max()
         if high < 30 * low:  # few powers of ten to label
             axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.yaxis.set_minor_formatter(ticker.NullFormatter())
-    elif np.abs(values).max() > _OUTLIER * np.median(np.abs(values)):
+    elif low <= 0 and np.abs(values).max() > _OUTLIER * np.median(np.abs(values)):
         axis.set_yscale("symlog", linthresh=1.0)
     axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: f"{y:g}"))
 
