@@ -48,7 +48,7 @@ def curve(rows: Sequence[Mapping], episodes: Sequence[Mapping], path: pathlib.Pa
         axis.set_xlabel("environment steps")
         axis.set_ylabel("return of an episode")
         axis.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-        axis.legend(fontsize=8, loc="lower right")
+        fig.legend(fontsize=8, loc="outside lower center", ncols=1 + len(methods))
         return style.save(fig, path)
 
 
@@ -66,5 +66,6 @@ def histogram(episodes: Sequence[Mapping], path: pathlib.Path) -> pathlib.Path:
         axis.set_title("Returns of exploring episodes")
         axis.set_xlabel("return")
         axis.set_ylabel("episodes")
-        axis.legend(fontsize=8, loc="upper left")
+        axis.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        fig.legend(fontsize=8, loc="outside lower center", ncols=1)
         return style.save(fig, path)
