@@ -102,7 +102,7 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     data = config.get("data")
     if isinstance(data, dict) and data.get("steps") == 0:  # how earlier versions said "all"
         data["steps"] = None
-    if isinstance(data, dict):  # keys that earlier versions did not have
+    if isinstance(data, dict) and "actions_fraction" in data:  # keys that earlier versions lack
         config["data"] = {"episodes_fraction": 1.0, "labelled_share": 0.0} | data
     return config
 
