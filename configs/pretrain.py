@@ -64,6 +64,7 @@ def get_config(name="hopper-medium"):
     config.data.split_seed = 0  # seed of the choice of held-out episodes
     config.data.episodes_fraction = 1.0  # share of the training episodes to use
     config.data.actions_fraction = 1.0  # share of these that keep their actions
+    config.data.rewards = True  # False: a model of states and actions, without returns and rewards
     config.data.labelled_share = 0.0  # share of windows with actions in a batch; 0: as in the data
     config.data.state_noise = 0.0  # standard deviation of noise on visible states, in their std
 

@@ -103,7 +103,8 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     if isinstance(data, dict) and data.get("steps") == 0:  # how earlier versions said "all"
         data["steps"] = None
     if isinstance(data, dict) and "actions_fraction" in data:  # keys that earlier versions lack
-        config["data"] = {"episodes_fraction": 1.0, "labelled_share": 0.0} | data
+        newer = {"episodes_fraction": 1.0, "labelled_share": 0.0, "rewards": True}
+        config["data"] = newer | data
     return config
 
 

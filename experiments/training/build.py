@@ -52,7 +52,7 @@ def split(trajectories: Trajectories, config: config_dict.ConfigDict) -> Data:
         train = selection.keep_modality(train, "actions", config.data.actions_fraction, seed)
     repeats = selection.repeats(train, "actions", config.data.labelled_share)
     returns = inspection.returns(train)
-    known = len(returns) > 0
+    known = len(returns) > 0 and config.data.get("rewards", True)
     train_set = dataset.make_dataset(train, window, repeats)
     return Data(
         train=train_set,
@@ -108,6 +108,8 @@ def model_config(config: config_dict.ConfigDict, data: Data) -> ModelConfig:
     dims = {"states": obs_dim, "returns": 1, "actions": action_dim, "rewards": 1}
     if config.variant == "mtm":
         dims.pop("rewards")
+    if not config.data.rewards:
+        dims = {name: dims[name] for name in ("states", "actions")}
     if bins and config.variant != "mtm":
         raise UserError(
             f"model.bins is {bins} with variant {config.variant!r}; discrete tokens need "

@@ -15,13 +15,21 @@ from mtm_jax.plots import statistics, style
 Panels = Mapping[str, Mapping[str, Mapping[float, Sequence[Sequence[float]]]]]
 
 
-def draw(panels: Panels, axis_label: str, path: str | os.PathLike) -> pathlib.Path:
-    """Draw mean scores with their 95% intervals, on a logarithmic axis.
+def draw(
+    panels: Panels,
+    axis_label: str,
+    path: str | os.PathLike,
+    score_label: str = "normalised score",
+    logarithmic: bool = True,
+) -> pathlib.Path:
+    """Draw mean scores with their 95% intervals.
 
     Args:
         panels: what to draw; empty lines are left out.
         axis_label: what the values are.
         path: PNG file to write.
+        score_label: what the scores are.
+        logarithmic: whether the axis of the values is, with a tick at each of them.
 
     Raises:
         UserError: the file cannot be written.
@@ -36,15 +44,16 @@ def draw(panels: Panels, axis_label: str, path: str | os.PathLike) -> pathlib.Pa
                 found = [statistics.mean_interval(points[value]) for value in x]
                 if found:
                     mean, low, high = np.transpose(found)
-                    axis.plot(x, mean, "o-", color=colour, label=label)
+                    axis.plot(x, mean, "o-" if logarithmic else "-", color=colour, label=label)
                     axis.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
             ticks = sorted({value for points in lines.values() for value in points})
-            axis.set_xscale("log")
-            axis.set_xticks(ticks, [f"{value:g}" for value in ticks])
-            axis.minorticks_off()
+            if logarithmic:
+                axis.set_xscale("log")
+                axis.set_xticks(ticks, [f"{value:g}" for value in ticks])
+                axis.minorticks_off()
             axis.set_xlabel(axis_label)
             axis.set_title(name)
-        axes[0].set_ylabel("normalised score")
+        axes[0].set_ylabel(score_label)
         if any(len(lines) > 1 for lines in panels.values()):
             axes[0].legend()
         return style.save(fig, path)

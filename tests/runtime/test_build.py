@@ -45,6 +45,16 @@ def test_a_validation_part_of_short_episodes_is_no_obstacle(tiny_config, tmp_pat
     assert int(data.valid.window_steps.max()) < 40
 
 
+@pytest.mark.parametrize("variant", ["m3pc", "mtm"])
+def test_without_rewards_a_model_knows_states_and_actions(tiny_config, tmp_path, variant):
+    name = f"hopper-medium,variant={variant},preset=paper"
+    config = tiny_config(tmp_path / "run", "data.rewards=False", name=name)
+    data = build.load_data(config)
+    settings = build.pretrain_config(config, data)
+    assert [m.name for m in settings.model.modalities] == ["states", "actions"]
+    assert data.returns.best is None
+
+
 def test_m3pc_has_rewards_and_a_distribution_over_actions(config, data):
     settings = build.pretrain_config(config, data)
     found = {m.name: (m.features, m.head) for m in settings.model.modalities}
