@@ -75,6 +75,9 @@ def check(config: config_dict.ConfigDict) -> None:
             raise UserError(f"{key} are {config[key]}; choose among {', '.join(known)}")
     if "raw" not in config.features:
         raise UserError(f"features are {config.features}; name raw, which the others are held to")
+    for key in ("data_steps", "pretraining_steps", "seeds"):
+        if config[key] is not None and config[key] < 1:
+            raise UserError(f"{key} is {config[key]}; it must be at least 1")
     for task in config.tasks:
         for features in config.features:
             td3.check(training(config, task, features))

@@ -61,7 +61,8 @@ def test_the_model_knows_states_and_actions_alone_and_features_name_it(tmp_path)
         ("features=('pairs_frozen',)", "name raw, which the others are held to"),
         ("every=750", "eval.every is 750 updates"),
         ("episodes=0", "eval.episodes is 0"),
-        ("pretraining_steps=-1", "steps"),
+        ("pretraining_steps=-1", "pretraining_steps is -1"),
+        ("seeds=0", "seeds is 0"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(tmp_path, key, says):
