@@ -70,8 +70,12 @@ def check(config: config_dict.ConfigDict) -> None:
     for key in ("episodes", "episodes_on_the_way"):
         if config.eval[key] < 1:
             raise UserError(f"eval.{key} is {config.eval[key]}; it must be at least 1")
-    if config.eval.seed < 0:
-        raise UserError(f"eval.seed is {config.eval.seed}; it must not be negative")
+    if config.data.steps is not None and config.data.steps < 1:
+        raise UserError(f"data.steps is {config.data.steps}; it must be at least 1")
+    seeds = {"seed": config.seed, "data.split_seed": config.data.split_seed}
+    for key, value in (seeds | {"eval.seed": config.eval.seed}).items():
+        if value < 0:
+            raise UserError(f"{key} is {value}; it must not be negative")
     td3_features.check(config.features)
     settings_of(config, unit=1.0)
 

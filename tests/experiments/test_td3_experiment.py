@@ -100,6 +100,8 @@ def test_folders_are_named_after_what_is_trained(hopper_file):
         ({"eval__every": 15}, "eval.every is 15 updates and log_every 10; give a multiple"),
         ({"eval__episodes": 0}, "eval.episodes is 0"),
         ({"seeds": 0}, "seeds is 0"),
+        ({"seed": -1}, "seed is -1; it must not be negative"),
+        ({"data__steps": 0}, "data.steps is 0"),
         ({"features__kind": "rewards"}, "features.kind is 'rewards'; choose one of states, pairs"),
         ({"features__finetuned": True}, "no model was named; give --config.features.run"),
         ({"features__run": "nowhere"}, "no run in nowhere"),
