@@ -7,7 +7,10 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+import jax
+import numpy as np
 from ml_collections import config_dict
 
 from experiments.runtime import resume, runs
@@ -61,6 +64,7 @@ class TD3Run:
     def open(self, algorithm: td3.TD3, stats: Mapping[str, tokens.Stats]) -> None:
         """Make the folder, or continue the same run in it."""
         self._algorithm, self._stats = algorithm, stats
+        self._frozen = {} if algorithm.features.finetuned else algorithm.features.params
         runs.open_run(self.folder, runs.to_json(self.config))
 
     def stored_results(self) -> list[dict]:
@@ -84,7 +88,8 @@ class TD3Run:
 
     def restore(self, fresh: td3.TD3State, step: int | None) -> td3.TD3State:
         """Continue from the checkpoint of a step, by default the newest; see `resume.restore`."""
-        check = functools.partial(check_same, self.checkpoints, stats=self._stats)
+        here = {"stats": self._stats, "frozen": self._frozen}
+        check = functools.partial(check_same, self.checkpoints, **here)
         return resume.restore(fresh, self.checkpoints, self.config.use_older, check, step)
 
     def begin_log(self, step: int) -> None:
@@ -96,26 +101,39 @@ class TD3Run:
         self._writer.write(step, row)
 
     def save(self, state: td3.TD3State, row: Mapping[str, float] | None = None) -> None:
-        """Write a checkpoint; none is scored by its metrics."""
+        """Write a checkpoint, with what the actor sees by; none is scored by its metrics."""
         saved = {"params": state.actor, "stats": self._stats}
+        saved |= {"features": self._frozen} if self._frozen else {}
         meta = {"td3_config": dataclasses.asdict(self._algorithm.config)}
         self.checkpoints.save(int(state.step), saved, state, meta)
 
 
 def check_same(
-    checkpoints: checkpoint.Checkpoints, step: int, stats: Mapping[str, tokens.Stats]
+    checkpoints: checkpoint.Checkpoints,
+    step: int,
+    stats: Mapping[str, tokens.Stats],
+    frozen: Mapping[str, Any],
 ) -> None:
-    """Hold a checkpoint to the statistics of the data that are here now.
+    """Hold a checkpoint to the statistics of the data and the frozen encoder that are here now.
 
     Raises:
-        UserError: they differ; it lists in what, with both values.
+        UserError: they differ; it lists in what.
     """
-    saved, found = checkpoints.restore_model(step)["stats"], []
+    saved, found = checkpoints.restore_model(step), []
     for name in ("states", "actions"):
-        old = tokens.Stats(**saved[name])
+        old = tokens.Stats(**saved["stats"][name])
         found += resume.stats_differences(f"stats.{name}", old, stats[name])
+    if frozen and not _equal(saved["features"], frozen):
+        found.append("the encoder of features.run has other parameters there than here")
     if found:
         raise UserError(
-            f"checkpoint {checkpoints.folder / str(step)} is of other data: {'; '.join(found)}; "
-            "restore what the run was started with, or choose another --config.out"
+            f"checkpoint {checkpoints.folder / str(step)} is of other data or features: "
+            f"{'; '.join(found)}; restore what the run was started with, or choose another "
+            "--config.out"
         )
+
+
+def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two trees of parameters are the same."""
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(x, y) for x, y in pairs)

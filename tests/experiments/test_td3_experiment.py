@@ -7,6 +7,7 @@ import pytest
 from experiments import td3
 from experiments.runtime import cli
 from experiments.training import td3_features, td3_run
+from mtm_jax import tokens
 from mtm_jax.errors import UserError
 from mtm_jax.io import checkpoint, records
 from mtm_jax.types import DataInfo
@@ -113,6 +114,17 @@ def test_settings_that_mean_nothing_are_refused(hopper_file, tmp_path, overrides
     with pytest.raises(UserError, match=says):
         td3.main(settings(hopper_file, tmp_path / "run", **overrides))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_on_frozen_features_goes_on_with_the_same_encoder(tmp_path):
+    stats = dict.fromkeys(("states", "actions"), tokens.identity_stats(2))
+    encoder = {"kernel": np.ones((2, 2), np.float32)}
+    found = checkpoint.Checkpoints(tmp_path)
+    saved = {"params": encoder, "stats": stats, "features": encoder}
+    found.save(1, saved, {"step": np.int32(1)}, {})
+    td3_run.check_same(found, 1, stats, encoder)
+    with pytest.raises(UserError, match="the encoder of features.run has other parameters"):
+        td3_run.check_same(found, 1, stats, {"kernel": np.zeros((2, 2), np.float32)})
 
 
 def test_tasks_of_one_robot_share_an_encoder_and_robots_do_not():
